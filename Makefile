@@ -1,0 +1,30 @@
+# make run: environment, default model, the app.   make test: the whole suite.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: run test bench keys clean
+
+run: $(READY)
+	@$(BIN)/stagescope models pull >/dev/null
+	@$(BIN)/stagescope
+
+test: $(READY)
+	@$(BIN)/stagescope models pull >/dev/null
+	$(BIN)/python -m pytest
+
+bench: $(READY)
+	$(BIN)/python -m tests.benchmarks
+
+keys: $(READY)
+	$(BIN)/python -m stagescope.actions > docs/keys.md
+
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("stagescope needs Python 3.11 or later; this is %s. Try: make PYTHON=python3.12" % sys.version.split()[0])'
+	test -d $(VENV) || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test]'
+	@touch $@
+
+clean:
+	rm -rf $(VENV) build *.egg-info
