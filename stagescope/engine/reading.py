@@ -1,0 +1,264 @@
+"""From residual streams to a Reading: the vocabulary readouts of one run and of its baseline, chunked over positions.
+
+Nothing of shape [depths, T, V] is ever held: a chunk of positions passes the unembedding, what is kept is entropy,
+KL, top tokens and ranks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from stagescope.engine import lens as lenses
+from stagescope.engine import runner
+from stagescope.engine.blocks import Network, Start
+from stagescope.engine.metrics import entropy_bits, kl_nats, rank
+from stagescope.engine.protocol import ModelInfo, Read, Reading
+from stagescope.engine.runner import Node
+from stagescope.engine.schedule import Plan, Schedule, resolve, sync_layers
+from stagescope.engine.tokens import Token, texts
+
+if TYPE_CHECKING:
+    from stagescope.engine.averages import Averages
+
+# Elements of one chunk's log-probabilities [depths, positions, V]: 64 MiB of fp32. Larger gained nothing on a CPU.
+CHUNK = {"cpu": 16 * 2**20, "cuda": 256 * 2**20}
+
+
+@dataclass(eq=False)
+class Prompt:
+    """A prompt being looked at: its ids, what its blocks take, and every prefix that has run so far."""
+
+    text: str
+    tokens: tuple[Token, ...]
+    begun: Start
+    root: Node
+    # Log-probabilities [N, 1, V] of the baseline at the position last read, so that a toggle costs no baseline lens.
+    at_position: dict[tuple[int, str], Tensor] = field(default_factory=dict)
+
+
+@dataclass
+class Columns:
+    """The readouts of one run on the engine's side: tensors [N, T], NaN (ids -1) where not computed."""
+
+    entropy_bits: Tensor
+    kl_final_nats: Tensor
+    tracked_rank: Tensor
+    tracked_p: Tensor
+    kl_nats: Tensor
+    top1_same: Tensor
+    top_ids: Tensor  # [N, T, K]
+    top_p: Tensor
+
+    @classmethod
+    def blank(cls, n_depths: int, n_tokens: int, top: int, device: torch.device) -> Columns:
+        def nan(*shape: int) -> Tensor:
+            return torch.full(shape, float("nan"), device=device)
+
+        ids = torch.full((n_depths, n_tokens, top), -1, dtype=torch.int64, device=device)
+        return cls(*(nan(n_depths, n_tokens) for _ in range(6)), ids, nan(n_depths, n_tokens, top))
+
+    def describe(self, depths: Sequence[int], positions: slice, logp: Tensor, tracked: Tensor) -> None:
+        """Write what log-probabilities [len(depths), C, V] show. tracked [C]: token followed at each position."""
+        depths = list(depths)
+        values, ids = logp.topk(self.top_ids.shape[-1], dim=-1)
+        followed = tracked.expand(logp.shape[:2])
+        self.entropy_bits[depths, positions] = entropy_bits(logp).float()
+        self.top_ids[depths, positions], self.top_p[depths, positions] = ids, values.exp()
+        self.tracked_rank[depths, positions] = rank(logp, followed).float()
+        self.tracked_p[depths, positions] = logp.gather(-1, followed[..., None])[..., 0].exp()
+
+
+@torch.inference_mode()
+def read(
+    net: Network,
+    info: ModelInfo,
+    prompt: Prompt,
+    request: Read,
+    schedule: str,
+    plan: Plan,
+    positions: Sequence[int],
+    baseline: Reading | None = None,
+    averages: Averages | None = None,
+    checkpoint: Callable[[float], None] = lambda fraction: None,
+) -> Reading:
+    """The Reading of `plan` over `positions`, its baseline attached.
+
+    schedule: the canonical text of the plan. baseline: a reading of the empty schedule over the same positions, when
+    there is one already: its numbers are not computed again. checkpoint may raise to stop.
+    """
+    base_plan = plain_plan(net.n_layers)
+    runner.run(net, prompt.begun, prompt.root, [base_plan, plan], averages, checkpoint)
+    base_nodes, nodes = runner.path(prompt.root, base_plan), runner.path(prompt.root, plan)
+    x_base, x = torch.stack([n.x for n in base_nodes]), torch.stack([n.x for n in nodes])
+    n_tokens, is_edit = x.shape[1], plan != base_plan
+    synced = [None if layer is None else layer + 1 for layer in sync_layers(plan)]
+    shared = [d for d, (a, b) in enumerate(zip(base_nodes, nodes)) if a is b]  # noqa: B905 (lengths may differ)
+    top = min(request.top, net.d_vocab)
+
+    base, edit = (Columns.blank(len(rows), n_tokens, top, x.device) for rows in (base_nodes, nodes))
+    tracked = torch.full((n_tokens,), -1, dtype=torch.int64, device=x.device)
+    effect_kl, effect_same = (torch.full((n_tokens,), float("nan"), device=x.device) for _ in range(2))
+    only_output = request.part == "output"
+    base_depths = [len(base_nodes) - 1] if only_output else list(range(len(base_nodes)))
+    depths = [len(nodes) - 1] if only_output else list(range(len(nodes)))
+    # A shared depth has the baseline's lens, except under the v1 lens, which scales by each run's own last depth.
+    own_depths = [d for d in depths if d not in shared or request.lens == "v1"]
+    known = baseline is not None and set(positions) <= set(baseline.positions) and not only_output
+    for chunk in _chunks(positions, len(base_depths) + len(own_depths), net.d_vocab, x.device.type):
+        if n_tokens > 1 and len(positions) > 1:
+            checkpoint((chunk.start - positions[0]) / len(positions))
+        base_logp = _base_log_probs(net, prompt, x_base, base_depths, chunk, request.lens)
+        base_final = base_logp[-1] if request.lens == "standard" else lenses.log_probs(net, x_base[-1, chunk])
+        tracked[chunk] = base_final.argmax(-1) if request.tracked is None else request.tracked
+        if not known:
+            base.describe(base_depths, chunk, base_logp, tracked[chunk])
+            base.kl_final_nats[base_depths, chunk] = kl_nats(base_final, base_logp).float()
+        if not is_edit:
+            continue
+        if not own_depths:  # an edit whose last layers are dropped shares every depth it has
+            final = lenses.log_probs(net, x[-1, chunk])
+        else:
+            logp = _log_probs(net, x[own_depths][:, chunk], x[-1:, chunk], request.lens)
+            final = logp[-1] if request.lens == "standard" and own_depths[-1] == depths[-1] else None
+            if final is None:
+                final = lenses.log_probs(net, x[-1, chunk])
+            edit.describe(own_depths, chunk, logp, tracked[chunk])
+            edit.kl_final_nats[own_depths, chunk] = kl_nats(final, logp).float()
+            for row, depth in enumerate(own_depths):
+                if synced[depth] is not None and synced[depth] in base_depths:
+                    reference = base_logp[base_depths.index(synced[depth])]
+                    edit.kl_nats[depth, chunk] = kl_nats(reference, logp[row]).float()
+                    edit.top1_same[depth, chunk] = (reference.argmax(-1) == logp[row].argmax(-1)).float()
+        inherited = [d for d in depths if d not in own_depths]
+        if inherited:
+            rows = [base_depths.index(d) for d in inherited] if not only_output else None
+            inherited_logp = base_logp[rows] if rows is not None else final[None]
+            edit.describe(inherited, chunk, inherited_logp, tracked[chunk])
+            edit.kl_final_nats[inherited, chunk] = kl_nats(final, inherited_logp).float()
+            comparable = [d for d in inherited if synced[d] is not None]
+            edit.kl_nats[comparable, chunk], edit.top1_same[comparable, chunk] = 0.0, 1.0
+        effect_kl[chunk] = kl_nats(base_final, final).float()
+        effect_same[chunk] = (base_final.argmax(-1) == final.argmax(-1)).float()
+
+    covered = tuple(positions)
+    if known:
+        base_reading = baseline
+    else:
+        same = torch.full((len(base_nodes), n_tokens), float("nan"), device=x.device)
+        same[:, list(covered)] = 1.0
+        base.kl_nats, base.top1_same = same - 1.0, same
+        base_reading = _reading(net, info, prompt, request, "", base_nodes, base, covered, tracked)
+    if not is_edit:
+        return base_reading if not schedule else replace(base_reading, schedule=schedule)
+    return replace(
+        _reading(net, info, prompt, request, schedule, nodes, edit, covered, tracked),
+        baseline=base_reading,
+        baseline_depth=tuple(synced),
+        **_against(x, x_base, synced),
+        effect_kl_nats=_numpy(effect_kl),
+        effect_top1_same=_numpy(effect_same),
+        effect_entropy_bits=_numpy(edit.entropy_bits[-1]) - base_reading.entropy_bits[-1],
+    )
+
+
+def plain_plan(n_layers: int) -> Plan:
+    """The executed order of the empty schedule."""
+    return resolve(Schedule(), n_layers)
+
+
+def _chunks(positions: Sequence[int], n_rows: int, d_vocab: int, device: str) -> list[slice]:
+    """The positions, which are contiguous, in slices whose log-probabilities fit CHUNK."""
+    size = max(1, CHUNK.get(device, CHUNK["cpu"]) // (max(1, n_rows) * d_vocab))
+    first, last = positions[0], positions[-1] + 1
+    return [slice(begin, min(begin + size, last)) for begin in range(first, last, size)]
+
+
+def _log_probs(net: Network, x: Tensor, x_final: Tensor, lens: str) -> Tensor:
+    return lenses.log_probs(net, x) if lens == "standard" else lenses.log_probs_v1(net, x, x_final)
+
+
+def _base_log_probs(
+    net: Network, prompt: Prompt, x_base: Tensor, depths: list[int], chunk: slice, lens: str
+) -> Tensor:
+    """The baseline's lens [len(depths), C, V]; kept when it is one position at every depth."""
+    keeps = chunk.stop - chunk.start == 1 and len(depths) == len(x_base)
+    key = (chunk.start, lens)
+    if keeps and key in prompt.at_position:
+        return prompt.at_position[key]
+    logp = _log_probs(net, x_base[depths][:, chunk], x_base[-1:, chunk], lens)
+    if keeps:
+        prompt.at_position.clear()
+        prompt.at_position[key] = logp
+    return logp
+
+
+def _against(x: Tensor, x_base: Tensor, synced: list[int | None]) -> dict[str, np.ndarray]:
+    """Relative distance and cosine of the residual streams [N, T] where the depths can be compared."""
+    rel, cos = (torch.full(x.shape[:2], float("nan"), device=x.device) for _ in range(2))
+    for depth, other in enumerate(synced):
+        if other is None:
+            continue
+        here, there = x[depth].double(), x_base[other].double()
+        rel[depth] = ((here - there).norm(dim=-1) / there.norm(dim=-1)).float()
+        cos[depth] = torch.cosine_similarity(here, there, dim=-1).float()
+    return {"resid_rel": _numpy(rel), "resid_cos": _numpy(cos)}
+
+
+def _reading(
+    net: Network,
+    info: ModelInfo,
+    prompt: Prompt,
+    request: Read,
+    schedule: str,
+    nodes: list[Node],
+    columns: Columns,
+    covered: tuple[int, ...],
+    tracked: Tensor,
+) -> Reading:
+    """A Reading compared with itself: what an edit says against its baseline is replaced by the caller."""
+    n_tokens = len(prompt.tokens)
+    resid = torch.stack([node.x.float().norm(dim=-1) for node in nodes])
+    absent = torch.full((n_tokens,), float("nan"), device=resid.device)
+    attn = torch.stack([absent if node.attn_norm is None else node.attn_norm for node in nodes])
+    mlp = torch.stack([absent if node.mlp_norm is None else node.mlp_norm for node in nodes])
+    same = np.full(n_tokens, np.nan, np.float32)
+    same[list(covered)] = 1.0
+    seen = torch.cat([columns.top_ids[:, list(covered)].flatten(), tracked]).unique().tolist()
+    return Reading(
+        model=info,
+        prompt=prompt.text,
+        tokens=prompt.tokens,
+        schedule=schedule,
+        lens=request.lens,
+        positions=covered,
+        layers=tuple(tuple(run.layer for run in node.place) for node in nodes),
+        entropy_bits=_numpy(columns.entropy_bits),
+        kl_final_nats=_numpy(columns.kl_final_nats),
+        top_ids=columns.top_ids.cpu().numpy().astype(np.int32),
+        top_p=_numpy(columns.top_p),
+        tracked=tracked.cpu().numpy().astype(np.int32),
+        tracked_rank=_numpy(columns.tracked_rank),
+        tracked_p=_numpy(columns.tracked_p),
+        resid_norm=_numpy(resid),
+        attn_norm=_numpy(attn),
+        mlp_norm=_numpy(mlp),
+        baseline_depth=tuple(range(len(nodes))),
+        kl_nats=_numpy(columns.kl_nats),
+        resid_rel=np.zeros((len(nodes), n_tokens), np.float32),
+        resid_cos=np.ones((len(nodes), n_tokens), np.float32),
+        top1_same=_numpy(columns.top1_same),
+        effect_kl_nats=same - 1.0,
+        effect_top1_same=same,
+        effect_entropy_bits=same - 1.0,
+        texts=texts(net.tokenizer, [token for token in seen if token >= 0]),
+    )
+
+
+def _numpy(tensor: Tensor) -> np.ndarray:
+    return tensor.float().cpu().numpy()

@@ -1,0 +1,172 @@
+"""Runs any set of schedules over one prompt, sharing what they share.
+
+Schedules share prefixes: every plan is a path in one trie whose root is the embedding, a node is one executed prefix
+and holds the residual stream after it. Rows about to pass the same layer are one batch: always the LOWEST waiting
+layer runs, for all rows that wait for it. A sweep of L drops and L-1 swaps so takes about 2L block calls and half the
+layer applications of a loop; a single edit is the same runner with one row, starting from its first change.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from stagescope.engine import blocks
+from stagescope.engine.blocks import Network, Start
+from stagescope.engine.norms import contribution_norm
+from stagescope.engine.schedule import Place, Plan, Switch
+
+if TYPE_CHECKING:
+    from stagescope.engine.averages import Averages
+
+ROWS_BYTES = 256 * 2**20  # residual streams of one batch; the block's own intermediates are about 10 times that
+
+
+@dataclass(eq=False)
+class Node:
+    """One executed prefix of a plan. `x` is None until it has run, or after it was let go."""
+
+    place: Place = ()
+    parent: Node | None = None
+    children: dict[Place, Node] = field(default_factory=dict)
+    x: Tensor | None = None  # [T, D] residual stream after the place
+    attn_norm: Tensor | None = None  # [T] contribution of the place's attention
+    mlp_norm: Tensor | None = None
+    used: int = 0  # when a reading last went through it, for letting go of the oldest
+
+
+def path(root: Node, plan: Plan) -> list[Node]:
+    """The nodes of a plan from the root on, len(plan) + 1 of them, made where they were missing."""
+    nodes = [root]
+    for place in plan:
+        here = nodes[-1]
+        if place not in here.children:
+            here.children[place] = Node(place, here)
+        nodes.append(here.children[place])
+    return nodes
+
+
+def run(
+    net: Network,
+    begun: Start,
+    root: Node,
+    plans: Sequence[Plan],
+    averages: Averages | None = None,
+    checkpoint: Callable[[float], None] = lambda fraction: None,
+    rows_bytes: int = ROWS_BYTES,
+) -> None:
+    """Fill in x and the norms of every node on the plans' paths.
+
+    begun: the prompt, ids [1, T]. averages: needed where a plan holds a mean replacement. checkpoint is called before
+    every block call with the fraction done; it may raise to stop: what has run stays in the trie.
+    """
+    wanted = {id(node): node for plan in plans for node in path(root, plan) if node.x is None}
+    waiting = [node for node in wanted.values() if node.parent is not None and node.parent.x is not None]
+    n_tokens = begun.x.shape[1]
+    most_rows = max(1, rows_bytes // (n_tokens * net.d_model * net.dtype.itemsize))
+    done = 0
+    while waiting:
+        layers = min(_layers(node.place) for node in waiting)
+        rows = [node for node in waiting if _layers(node.place) == layers][:most_rows]
+        checkpoint(done / len(wanted))
+        _pass(net, begun, rows, averages)
+        done += len(rows)
+        gone = {id(node) for node in rows}
+        waiting = [node for node in waiting if id(node) not in gone]
+        waiting += [child for node in rows for child in node.children.values() if id(child) in wanted]
+
+
+def _layers(place: Place) -> tuple[int, ...]:
+    return tuple(run_.layer for run_ in place)
+
+
+def _pass(net: Network, begun: Start, rows: list[Node], averages: Averages | None) -> None:
+    """Run the rows' common layers as one batch. A group's members read the same input; their outputs are averaged."""
+    x = torch.stack([node.parent.x for node in rows])
+    after, attn, mlp = 0.0, 0.0, 0.0
+    layers = _layers(rows[0].place)
+    for member, layer in enumerate(layers):
+        runs = [node.place[member] for node in rows]
+        keep_attn, fill_attn = _switches([run_.attn for run_ in runs], x, averages and averages.attn[layer])
+        keep_mlp, fill_mlp = _switches([run_.mlp for run_ in runs], x, averages and averages.mlp[layer])
+        passed = blocks.block(
+            net, begun, layer, x, keep_attn=keep_attn, keep_mlp=keep_mlp, fill_attn=fill_attn, fill_mlp=fill_mlp
+        )
+        after, attn, mlp = after + passed.x, attn + passed.attn, mlp + passed.mlp
+    if len(layers) > 1:
+        after, attn, mlp = after / len(layers), attn / len(layers), mlp / len(layers)
+    attn_norm, mlp_norm = contribution_norm(attn, net.norm), contribution_norm(mlp, net.norm)
+    for row, node in enumerate(rows):
+        node.x, node.attn_norm, node.mlp_norm = after[row], attn_norm[row], mlp_norm[row]
+
+
+def _switches(
+    switches: list[tuple[Switch, ...]], x: Tensor, means: Tensor | None
+) -> tuple[Tensor | None, Tensor | None]:
+    """Masks for one sublayer of a batch x [B, T, D]: keep [B, T, 1] and fill [B, T, D], None where nothing is off.
+
+    means [2, D]: the sublayer's mean contribution at position 0 (the attention sink, apart) and at all others.
+    """
+    if not any(switches):
+        return None, None
+    keep = torch.ones(x.shape[0], x.shape[1], 1, dtype=torch.bool, device=x.device)
+    fill = None
+    for row, row_switches in enumerate(switches):
+        for switch in row_switches:
+            where = slice(None) if switch.positions is None else list(switch.positions)
+            keep[row, where] = False
+            if switch.kind == "mean":
+                fill = torch.zeros_like(x) if fill is None else fill
+                fill[row, where] = _mean_rows(means, x.shape[1]).to(x)[where]
+    return keep, fill
+
+
+def _mean_rows(means: Tensor, n_tokens: int) -> Tensor:
+    return torch.cat([means[:1], means[1:].expand(n_tokens - 1, -1)])
+
+
+def uses_means(plan: Plan) -> bool:
+    return any(switch.kind == "mean" for place in plan for run_ in place for switch in (*run_.attn, *run_.mlp))
+
+
+def let_go(root: Node, keep: Sequence[Node], budget_bytes: int) -> None:
+    """Free the residuals of the prefixes read longest ago until the rest fits the budget.
+
+    `keep` (the baseline, the reading just made) is never freed; a node whose parent is freed stays usable.
+    """
+    held = [node for node in _walk(root) if node.x is not None]
+    kept = {id(node) for node in keep}
+    total = sum(_bytes(node) for node in held)
+    for node in sorted(held, key=lambda node: node.used):
+        if total <= budget_bytes:
+            break
+        if id(node) not in kept and node is not root:
+            total -= _bytes(node)
+            node.x = node.attn_norm = node.mlp_norm = None
+    _prune(root, kept)
+
+
+def _bytes(node: Node) -> int:
+    return node.x.numel() * node.x.element_size()
+
+
+def _walk(root: Node) -> Iterator[Node]:
+    stack = [root]
+    while stack:
+        node = stack.pop()
+        yield node
+        stack.extend(node.children.values())
+
+
+def _prune(root: Node, kept: set[int]) -> None:
+    """Take away branches that hold nothing, leaves first."""
+    for node in reversed(list(_walk(root))):
+        node.children = {
+            place: child
+            for place, child in node.children.items()
+            if child.x is not None or child.children or id(child) in kept
+        }
