@@ -1,0 +1,214 @@
+"""A seeded engine without torch: readings of the right shapes and no meaning, for the screen and its tests.
+
+The same prompt, schedule and seed give the same numbers. An edit changes what comes after it and fades with
+depth, so that the screen looks as it does on a real model.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import zlib
+from collections.abc import AsyncIterator
+from dataclasses import replace
+
+import numpy as np
+
+from stagescope.engine.protocol import (
+    Census,
+    Failure,
+    FindToken,
+    Load,
+    ModelInfo,
+    Progress,
+    Read,
+    Reading,
+    Reply,
+    Request,
+    TakeCensus,
+)
+from stagescope.engine.schedule import ScheduleError, parse, resolve, sync_layers
+from stagescope.engine.tokens import Token
+from stagescope.text import printable
+
+WORDS = " the, of, Paris, a, London, is, in, city, and, France,.,,\n, Rome,\u00a0, to,(, Berlin, located".split(",")
+D_VOCAB = 50_000
+
+
+class FakeEngine:
+    """An Engine. Hooks for tests:
+
+    requests: what was asked, in order.   closed: whether `close` was called.
+    gates: request type -> Event that its replies wait for.   failures: request type -> Failures, one a request.
+    delay: seconds before every reply, to watch the screen by hand.
+    """
+
+    def __init__(self, n_layers: int = 12, seed: int = 0, delay: float | None = None):
+        self.seed, self.delay = seed, delay
+        self.requests: list[Request] = []
+        self.gates: dict[type, asyncio.Event] = {}
+        self.failures: dict[type, list[Failure]] = {}
+        self.closed = False
+        self.texts = {_id(word): printable(word) for word in WORDS}
+        self.loaded = asyncio.Event()
+        self.info = ModelInfo(
+            name="fake-12", source="seeded noise, no weights", architecture="FakeForCausalLM", n_layers=n_layers,
+            d_model=64, d_mlp=256, n_heads=4, d_vocab=D_VOCAB, n_ctx=256, prefix=Token(0, "<|endoftext|>"),
+            fingerprint=f"fake-{n_layers}-{seed}", noise_kl=2e-7, load_seconds=0.1,
+        )  # fmt: skip
+
+    async def ask(self, request: Request) -> AsyncIterator[Reply]:
+        self.requests.append(request)
+        if self.failures.get(type(request)):
+            yield self.failures[type(request)].pop(0)
+            return
+        match request:
+            case Load():
+                replies = self._load(request)
+            case Read():
+                replies = self._read(request)
+            case TakeCensus():
+                replies = self._census()
+            case FindToken():
+                replies = self._find(request)
+        if isinstance(request, Read):
+            await self.loaded.wait()
+        for reply in replies:
+            early = isinstance(reply, Progress) or (isinstance(reply, ModelInfo) and not reply.loaded)
+            await asyncio.sleep(self.delay or 0)
+            if not early and (gate := self.gates.get(type(request))):
+                await gate.wait()
+            if isinstance(request, Read) and request is not self._latest(Read):  # the latest wins
+                yield Failure("cancelled", "A newer reading was asked for.")
+                return
+            if isinstance(reply, ModelInfo) and reply.loaded:
+                self.info = reply
+                self.loaded.set()
+            yield reply
+
+    async def close(self) -> None:
+        self.closed = True
+
+    def _latest(self, kind: type) -> Request:
+        return next(request for request in reversed(self.requests) if isinstance(request, kind))
+
+    def _load(self, request: Load):
+        self.loaded.clear()
+        info = replace(self.info, name=request.model, loaded=False)
+        yield info
+        for done in (0.1, 0.42, 0.8):
+            yield Progress("reading weights", done, 10 * (1 - done))
+        yield replace(info, loaded=True, bytes=1 << 20)
+
+    def _read(self, request: Read):
+        tokens = self.tokenize(request.prompt)
+        if len(tokens) > self.info.n_ctx:
+            reason = f"The prompt has {len(tokens)} tokens; this model reads at most {self.info.n_ctx}."
+            yield Failure("usage", reason, "Shorten it.")
+            return
+        try:
+            self.reading(request, (0,))
+        except ScheduleError as error:
+            yield Failure("usage", f"schedule: {error.reason}")
+            return
+        here = request.position % len(tokens)
+        if request.part in ("output", "position") or len(tokens) > 1:
+            yield self.reading(request, (here,))
+        if request.part == "all":
+            yield self.reading(request, tuple(range(len(tokens))))
+
+    def _census(self):
+        for done in np.linspace(0.1, 0.9, 5):
+            yield Progress("census of neurons", float(done), 60 * (1 - float(done)))
+        n, m = self.info.n_layers, self.info.d_mlp
+        rng = np.random.default_rng(self.seed)
+        high = (m * np.linspace(0.01, 0.2, n)).astype(np.int32)
+        suppression = (high * np.linspace(0.2, 0.7, n)).astype(np.int32)
+        yield Census(
+            self.info.name, self.info.fingerprint, "weights", 256, 0.0, m, high, high - suppression, suppression,
+            np.zeros(n, np.int32), rng.integers(0, 5, n, dtype=np.int32), *rng.random((3, n, m)),
+            np.ones((n, m), np.int8),
+        )  # fmt: skip
+
+    def _find(self, request: FindToken):
+        tokens = self.tokenize(request.text)[1:]
+        if len(tokens) == 1:
+            yield tokens[0]
+        else:
+            yield Failure("usage", f"“{printable(request.text)}” is {len(tokens)} tokens.", "Give the text of one token.")
+
+    def tokenize(self, prompt: str) -> tuple[Token, ...]:
+        pieces = re.findall(r" ?[^\s]{1,6}|\s", prompt)
+        tokens = (self.info.prefix, *(Token(_id(piece), printable(piece)) for piece in pieces))
+        self.texts |= {token.id: token.text for token in tokens}
+        return tokens
+
+    def reading(self, request: Read, positions: tuple[int, ...]) -> Reading:
+        """A reading of `positions`, with its baseline attached. Raises ScheduleError."""
+        tokens = self.tokenize(request.prompt)
+        n_layers, n_tokens, k = self.info.n_layers, len(tokens), request.top
+        schedule = parse(request.schedule)
+        plan = resolve(schedule, n_layers, n_positions=n_tokens)
+        layers = ((), *(tuple(run.layer for run in place) for place in plan))
+        synced = sync_layers(plan)
+        n_depths = len(layers)
+
+        rng = np.random.default_rng([self.seed, zlib.crc32(request.prompt.encode("utf-8", "replace"))])
+        ranked = [rng.permutation(len(WORDS)) for _ in range(n_tokens)]  # every depth shows a rotation of these
+        drift = np.array([max(n_layers - max(group, default=-1) - 1, 0) // 3 for group in layers])
+        noise = np.random.default_rng([self.seed, zlib.crc32(str(schedule).encode())])
+        changed = np.zeros(n_depths)
+        if schedule:
+            first = next((d for d in range(1, n_depths) if layers[d] != (d - 1,) or plan[d - 1] != _whole(d - 1)), n_depths)
+            changed[first:] = np.exp(-np.arange(n_depths - first) / 6)
+            drift = drift + (changed > 0.6)
+        wide = (n_depths, n_tokens)
+        depth = np.linspace(0, 1, n_depths)[:, None]
+        ids = [[[_id(WORDS[i]) for i in np.roll(order, -shift)[:k]] for order in ranked] for shift in drift]
+        share = 0.2 + 0.6 * depth + 0 * np.ones(wide)
+        tracked = np.array([_id(WORDS[order[0]]) for order in ranked], np.int32)
+        if request.tracked is not None:
+            tracked[:] = request.tracked
+        effect = changed[-1] * noise.random(n_tokens)
+
+        arrays = dict(
+            entropy_bits=10 * (1 - depth) + 2 * rng.random(n_tokens) + changed[:, None],
+            kl_final_nats=8 * (1 - depth) * (0.5 + rng.random(n_tokens)),
+            top_ids=np.array(ids, np.int32),
+            top_p=share[:, :, None] * 0.5 ** np.arange(1, k + 1),
+            tracked_rank=np.round(np.exp(8 * (1 - depth) * (0.5 + 0.5 * rng.random(n_tokens)))),
+            tracked_p=share * 0.5,
+            kl_nats=5 * changed[:, None] * noise.random(n_tokens),
+            resid_rel=changed[:, None] * noise.random(n_tokens),
+            resid_cos=1 - 0.5 * changed[:, None] * noise.random(n_tokens),
+            top1_same=(changed[:, None] * noise.random(n_tokens) < 0.5).astype(float),
+        )
+        hidden = [p for p in range(n_tokens) if p not in positions]
+        for name, values in arrays.items():
+            arrays[name] = np.array(np.broadcast_to(values, (*wide, *np.shape(values)[2:])))
+            arrays[name][:, hidden] = -1 if name == "top_ids" else np.nan
+        away = [d for d in range(n_depths) if synced[d] is None]
+        for name in ("kl_nats", "resid_rel", "resid_cos", "top1_same"):
+            arrays[name][away] = np.nan
+        effects = np.array([effect, effect < 0.4, effect * 2 - 0.3 * (effect > 0)], float)
+        effects[:, hidden] = np.nan
+        norms = np.array([1 + 0 * depth + 60 * depth + rng.random(n_tokens), *rng.random((2, n_layers + 1, n_tokens))[:, :1] * 20 * depth])
+        norms[1:, 0] = np.nan
+        return Reading(
+            model=self.info, prompt=request.prompt, tokens=tokens, schedule=str(schedule), lens=request.lens,
+            positions=positions, layers=layers, tracked=tracked, **arrays,
+            resid_norm=norms[0], attn_norm=norms[1], mlp_norm=norms[2],
+            baseline_depth=tuple(None if layer is None else layer + 1 for layer in synced),
+            effect_kl_nats=effects[0], effect_top1_same=effects[1], effect_entropy_bits=effects[2],
+            texts=dict(self.texts),
+            baseline=self.reading(replace(request, schedule=""), positions) if schedule else None,
+            milliseconds=41.0,
+        )  # fmt: skip
+
+
+def _whole(layer: int):
+    return resolve(parse(""), layer + 1)[layer]
+
+
+def _id(text: str) -> int:
+    return 1 + zlib.crc32(text.encode("utf-8", "replace")) % (D_VOCAB - 1)

@@ -1,0 +1,274 @@
+"""From a directory of weights to a Network: device, dtype, threads, and the checks everything else relies on."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+
+import psutil
+import torch
+from torch import Tensor
+
+from stagescope.engine import blocks, checkpoint, lens
+from stagescope.engine.blocks import Network
+from stagescope.engine.metrics import kl_nats
+from stagescope.engine.protocol import EngineError, Load, ModelInfo, Progress
+from stagescope.engine.checkpoint import Located
+from stagescope.engine.tokens import Token, encode, token_text
+
+FP32_SHARE = 0.4  # of the free memory: fp32 weights beyond that leave too little for residuals and the lens
+PROBE = "The quick brown fox jumps over the lazy dog, and"  # what the checks at load run on
+# Largest difference allowed at load between two ways to the same logits, as a share of their spread: 7 families agree
+# to 1e-6 in fp32; half precision rounds each block's output (2^-8 in bf16), and L blocks add up.
+TOLERANCE = {torch.float32: 1e-4, torch.float16: 0.02, torch.bfloat16: 0.1}
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def load(request: Load, located: Located) -> Iterator[Progress | tuple[Network, ModelInfo]]:
+    """Progress, and last the network with what is known of it. Raises EngineError."""
+    began = time.perf_counter()
+    yield Progress("starting transformer_lens", 0.0)
+    torch.set_num_threads(threads(request.threads))
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    device = pick_device(request.device)
+    dtype = pick_dtype(request.dtype, device, checkpoint.parameters(located.directory))
+    _import_bridge()
+    yield Progress(f"reading weights onto {device}", 0.4)
+    bridge = _boot(located, device, dtype)
+    net = network(bridge, device, dtype)
+    yield Progress("checking the model", 0.9)
+    preview = checkpoint.preview(located)
+    prefix = prefix_token(net.tokenizer, request, located)
+    probe = torch.tensor([encode(net.tokenizer, PROBE, prefix.id if prefix else None)])
+    warnings = check(net, probe, located.name)
+    info = replace(
+        preview,
+        architecture=bridge.cfg.architecture or preview.architecture,
+        n_layers=net.n_layers,
+        d_model=net.d_model,
+        d_mlp=net.d_mlp,
+        d_vocab=net.d_vocab,
+        n_ctx=net.n_ctx,
+        dtype=str(dtype).removeprefix("torch."),
+        device=str(device),
+        parallel=net.parallel,
+        norm=net.norm,
+        gated=net.gated,
+        prefix=prefix,
+        loaded=True,
+        bytes=sum({p.data_ptr(): p.numel() * p.element_size() for p in bridge.parameters()}.values()),
+        noise_kl=noise_floor(net, probe),
+        warnings=warnings,
+    )
+    yield net, replace(info, load_seconds=time.perf_counter() - began)
+
+
+def threads(wanted: int | None) -> int:
+    """Physical cores minus one, at least one: two threads on two busy cores ran a forward 5 times slower than one."""
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return wanted or max(1, min(psutil.cpu_count(logical=False) or 1, allowed) - 1)
+
+
+def pick_device(wanted: str | None) -> torch.device:
+    """The device asked for, else the visible GPU with most free memory, else the CPU."""
+    n_gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if wanted is None:
+        free = [torch.cuda.mem_get_info(gpu)[0] for gpu in range(n_gpus)]
+        return torch.device("cuda", free.index(max(free))) if free else torch.device("cpu")
+    try:
+        device = torch.device(wanted)
+    except RuntimeError as error:
+        raise EngineError("usage", f"no device is called {wanted!r}.", "Use cpu, cuda or cuda:N.") from error
+    if device.type == "cuda" and (device.index or 0) >= n_gpus:
+        seen = f"{n_gpus} CUDA device{'s' * (n_gpus != 1)} visible here"
+        raise EngineError("usage", f"{wanted} was asked for, but there are {seen}.", "Use --device cpu, or cuda:N.")
+    return torch.device("cuda", device.index or 0) if device.type == "cuda" else device
+
+
+def free_memory(device: torch.device) -> int:
+    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available
+
+
+def pick_dtype(wanted: str, device: torch.device, n_parameters: int) -> torch.dtype:
+    """fp32 when it fits in 40 % of the free memory, else bf16. EngineError("memory") when that does not fit either."""
+    if wanted != "auto" and wanted not in DTYPES:
+        raise EngineError("usage", f"no dtype is called {wanted!r}.", f"Use auto, {', '.join(DTYPES)}.")
+    free = free_memory(device)
+    if wanted == "auto":
+        dtype = torch.float32 if n_parameters * 4 <= FP32_SHARE * free else torch.bfloat16
+    else:
+        dtype = DTYPES[wanted]
+    need = n_parameters * dtype.itemsize
+    if need > free:
+        raise EngineError(
+            "memory",
+            f"the weights take {need / 2**30:.1f} GiB in {str(dtype)[6:]} and {device} has {free / 2**30:.1f} GiB free.",
+            "Choose a smaller model, --dtype bfloat16 or another --device.",
+        )
+    return dtype
+
+
+def _import_bridge() -> None:
+    import transformer_lens.model_bridge  # noqa: F401 (takes about 4 s)
+    import transformers
+
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+
+
+def _boot(located: Located, device: torch.device, dtype: torch.dtype):
+    from transformer_lens.model_bridge import TransformerBridge
+
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            return TransformerBridge.boot_transformers(str(located.directory), dtype=dtype, device=str(device))
+    except (torch.OutOfMemoryError, MemoryError) as error:
+        raise out_of_memory(device) from error
+    except (ValueError, KeyError, TypeError, OSError, RuntimeError, AttributeError, NotImplementedError) as error:
+        if "allocate memory" in str(error):
+            raise out_of_memory(device) from error
+        raise EngineError(
+            "error",
+            f"transformer_lens could not load {located.name}: {type(error).__name__}: {_first_line(error)}",
+            "Supported and tried: GPT-2, GPT-NeoX (Pythia), Phi, Llama, Qwen2, Gemma-3, OLMo-2.",
+        ) from error
+
+
+def out_of_memory(device: torch.device | str) -> EngineError:
+    return EngineError(
+        "memory",
+        f"{device} ran out of memory.",
+        "Shorten the prompt, use --dtype bfloat16, another --device or a smaller model.",
+    )
+
+
+def _first_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0][:300] if lines else "no message"
+
+
+def network(bridge, device: torch.device, dtype: torch.dtype) -> Network:
+    """The bridge as a Network, taps in place. EngineError when a block has no attention or MLP to speak of."""
+    bridge.eval().requires_grad_(False)
+    cfg = bridge.cfg
+    try:
+        w_u = bridge.W_U
+        net = Network(
+            bridge=bridge,
+            tokenizer=bridge.tokenizer,
+            n_layers=len(bridge.blocks),
+            d_model=cfg.d_model,
+            d_mlp=cfg.d_mlp,
+            d_vocab=w_u.shape[1],
+            n_ctx=cfg.n_ctx,
+            device=device,
+            dtype=dtype,
+            norm="rms" if cfg.uses_rms_norm or cfg.normalization_type in ("RMS", "RMSPre") else "layer",
+            gated=bool(cfg.gated_mlp),
+            parallel=bool(cfg.parallel_attn_mlp),
+            softcap=cfg.output_logits_soft_cap if (cfg.output_logits_soft_cap or -1) > 0 else None,
+        )
+        blocks.listen(net)
+    except (AttributeError, IndexError) as error:
+        raise EngineError(
+            "error",
+            f"{cfg.architecture} has no plain stack of attention and MLP blocks ({_first_line(error)}).",
+            "stagescope needs a decoder of the GPT, Llama or Pythia kind.",
+        ) from error
+    return net
+
+
+def prefix_token(tokenizer, request: Load, located: Located) -> Token | None:
+    """The token put before every prompt. auto: the catalogue's, else BOS, else EOS, as transformer_lens prepends.
+
+    With --chat the template brings its own first tokens, so auto puts nothing before it.
+    """
+    if request.bos == "none" or (request.bos == "auto" and request.chat):
+        return None
+    text = request.bos
+    if text == "auto":
+        known = located.known.prefix if located.known else None
+        text = known or tokenizer.bos_token or tokenizer.eos_token
+        if not text:
+            return None
+    ids = encode(tokenizer, text, None)
+    if len(ids) != 1:
+        raise EngineError(
+            "usage",
+            f"--bos {request.bos} is {len(ids)} tokens of this tokenizer, a prefix is one.",
+            "Give one token, auto or none.",
+        )
+    return Token(ids[0], token_text(tokenizer, ids[0]))
+
+
+@torch.inference_mode()
+def check(net: Network, probe: Tensor, name: str) -> tuple[str, ...]:
+    """What the readouts rely on, tried on a short probe [1, T]. EngineError where they would be wrong, else warnings.
+
+    Identity schedule = plain forward; lens at L = the logits; attention + MLP contributions add up to the residual.
+    """
+    plain = blocks.forward(net, probe)
+    begun = blocks.start(net, probe)
+    allowed = TOLERANCE[net.dtype] * float(plain.std())
+    x, worst, calls = begun.x, 0.0, len(begun.calls)
+    if calls != net.n_layers:
+        raise EngineError("error", f"{name}: {calls} of {net.n_layers} blocks take part in a forward.", "")
+    for layer in range(net.n_layers):
+        passed = blocks.block(net, begun, layer, x)
+        gap = (x.float() + passed.attn.float() + passed.mlp.float() - passed.x.float()).norm(dim=-1)
+        worst = max(worst, float((gap / passed.x.float().norm(dim=-1)).max()))
+        x = passed.x
+    if not bool(plain.isfinite().all()):
+        return (f"the logits of {name} are not finite on a plain sentence: its weights are broken, or fp16 overflows.",)
+    gap = float((lens.log_probs(net, x) - plain.log_softmax(-1)).abs().max())
+    if gap > allowed:
+        raise EngineError(
+            "error",
+            f"{name}: blocks run one by one end {gap:.2g} nats from the model's own forward (allowed {allowed:.2g}).",
+            "Its architecture does something between blocks that stagescope does not know.",
+        )
+    if worst > TOLERANCE[net.dtype]:
+        return (f"attention + MLP miss the residual of {name} by {worst:.1%}: norm bars and sublayer edits are off.",)
+    return ()
+
+
+@torch.inference_mode()
+def noise_floor(net: Network, probe: Tensor) -> float:
+    """Mean KL in nats between the fp32 baseline and the baseline as run (dtype, batched rows): less than it is nothing.
+
+    For half precision the fp32 run converts one block at a time and back, which loses nothing.
+    """
+    begun = blocks.start(net, probe.expand(2, -1))
+    x = begun.x
+    for layer in range(net.n_layers):
+        x = blocks.block(net, begun, layer, x).x
+    as_run = lens.log_probs(net, x)[0]
+    if net.dtype == torch.float32:
+        exact = blocks.forward(net, probe)[0].log_softmax(-1)
+    else:
+        exact = _fp32_log_probs(net, probe)
+    return float(kl_nats(exact, as_run).mean().abs())
+
+
+def _fp32_log_probs(net: Network, probe: Tensor) -> Tensor:
+    bridge, half = net.bridge, net.dtype
+    ends = [module for name, module in bridge.named_children() if name != "blocks"]
+    try:
+        for module in ends:
+            module.to(torch.float32)
+        begun = blocks.start(net, probe)
+        x = begun.x.float()
+        for layer in range(net.n_layers):
+            bridge.blocks[layer].to(torch.float32)
+            x = blocks.block(net, begun, layer, x).x
+            bridge.blocks[layer].to(half)
+        return lens.log_probs(net, x)[0]
+    finally:
+        for layer in range(net.n_layers):
+            bridge.blocks[layer].to(half)
+        for module in ends:
+            module.to(half)

@@ -1,0 +1,48 @@
+"""How long work tells what it is doing, and is stopped."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+
+from stagescope.engine.protocol import EngineError
+
+# What is done now, in words; the fraction of it, 0 to 1; seconds left. NaN: not known. It may raise to stop the work.
+Report = Callable[[str, float, float], None]
+Cancelled = Callable[[], bool]
+
+
+def quiet(stage: str, fraction: float, seconds_left: float) -> None:
+    """The Report of who does not want to know."""
+
+
+def never() -> bool:
+    """The Cancelled of who does not change their mind."""
+    return False
+
+
+def timed(report: Report, stage: str) -> Callable[[float], None]:
+    """A function of the fraction done that reports it with the seconds left, at most ten times a second."""
+    began, last = time.monotonic(), -math.inf
+
+    def at(fraction: float) -> None:
+        nonlocal last
+        now = time.monotonic()
+        if now - last >= 0.1 or fraction >= 1:
+            last = now
+            report(stage, fraction, (now - began) * (1 - fraction) / fraction if fraction > 0.02 else math.nan)
+
+    report(stage, 0.0, math.nan)
+    return at
+
+
+def stoppable(report: Report, cancelled: Cancelled) -> Report:
+    """The same Report, which raises EngineError("cancelled") once `cancelled()` is true."""
+
+    def reported(stage: str, fraction: float, seconds_left: float) -> None:
+        report(stage, fraction, seconds_left)
+        if cancelled():
+            raise EngineError("cancelled", f"Cancelled while {stage}.")
+
+    return reported

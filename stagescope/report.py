@@ -1,0 +1,178 @@
+"""A Reading, a Census as JSON (the contract of the command line) and as plain text."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from rich.table import Table
+from rich.text import Text
+
+from stagescope.engine.protocol import Census, ModelInfo, Reading
+from stagescope.text import visible
+
+MODEL_FIELDS = (
+    *("name", "source", "architecture", "n_layers", "d_model", "d_mlp", "n_heads", "d_vocab"),
+    *("dtype", "device", "fingerprint"),
+)
+
+
+# -------------------------------------------------------------------------------------------------- JSON
+
+
+def model_json(info: ModelInfo) -> dict[str, Any]:
+    return {name: getattr(info, name) for name in MODEL_FIELDS}
+
+
+def reading_json(reading: Reading) -> dict[str, Any]:
+    """Schema reading/1. Depths follow the executed order; NaN is null."""
+    return {
+        "schema": "reading/1",
+        "model": model_json(reading.model),
+        "prompt": reading.prompt,
+        "tokens": [{"id": token.id, "text": token.text} for token in reading.tokens],
+        "schedule": reading.schedule,
+        "lens": reading.lens,
+        "depths": [_depth_json(reading, depth) for depth in range(reading.n_depths)],
+        "against_baseline": {
+            "kl_nats": numbers(reading.effect_kl_nats),
+            "top1_same": truths(reading.effect_top1_same),
+            "entropy_change_bits": numbers(reading.effect_entropy_bits),
+        },
+    }
+
+
+def _depth_json(reading: Reading, depth: int) -> dict[str, Any]:
+    layers, other = reading.layers[depth], reading.baseline_depth[depth]
+    top = [
+        [
+            {"id": int(token), "text": reading.texts[int(token)], "p": number(p)}
+            for token, p in zip(reading.top_ids[depth, position], reading.top_p[depth, position], strict=True)
+            if token >= 0
+        ]
+        for position in range(len(reading.tokens))
+    ]
+    versus = None
+    if other is not None:
+        versus = {
+            "baseline_depth": other,
+            "kl_nats": numbers(reading.kl_nats[depth]),
+            "resid_rel": numbers(reading.resid_rel[depth]),
+            "resid_cos": numbers(reading.resid_cos[depth]),
+            "top1_same": truths(reading.top1_same[depth]),
+        }
+    return {
+        "depth": depth,
+        "layer": layers[0] if len(layers) == 1 else None,
+        "layers": list(layers),
+        "entropy_bits": numbers(reading.entropy_bits[depth]),
+        "kl_final_nats": numbers(reading.kl_final_nats[depth]),
+        "top": top,
+        "attn_norm": numbers(reading.attn_norm[depth]),
+        "mlp_norm": numbers(reading.mlp_norm[depth]),
+        "vs_baseline": versus,
+    }
+
+
+def census_json(census: Census, info: ModelInfo) -> dict[str, Any]:
+    """Schema neurons/1."""
+    counts = ("high_kurtosis", "prediction", "suppression", "unsigned", "partition_candidates")
+    columns = (census.high, census.prediction, census.suppression, census.unsigned, census.partition)
+    return {
+        "schema": "neurons/1",
+        "model": model_json(info),
+        "orientation": census.orientation,
+        "text": census.text,
+        "null": {"directions": census.null_directions, "above": number(census.null_above)},
+        "layers": [
+            {"layer": layer, **{name: int(n[layer]) for name, n in zip(counts, columns, strict=True)}, "of": census.d_mlp}
+            for layer in range(len(census.high))
+        ],
+    }
+
+
+def number(value: float) -> float | None:
+    return float(value) if math.isfinite(value) else None
+
+
+def numbers(values) -> list[float | None]:
+    return [number(value) for value in values.tolist()]
+
+
+def truths(values) -> list[bool | None]:
+    return [None if math.isnan(value) else bool(value) for value in values.tolist()]
+
+
+# -------------------------------------------------------------------------------------------- plain text
+
+
+def reading_text(reading: Reading, position: int) -> list[Text | Table]:
+    """The reading at one position as lines and a table, last depth on top as on screen."""
+    at = position % len(reading.tokens)
+    tokens = Text("tokens  ")
+    for index, token in enumerate(reading.tokens):
+        mark = f"[{visible(token.text)}]" if index == at else visible(token.text)
+        tokens.append(f"{mark} ", style="bold" if index == at else "")
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for name in ("layer", "H bits", "KL final", "Δ base", "attn", "mlp", f"top {reading.top_ids.shape[-1]}"):
+        table.add_column(name, justify="left" if name.startswith("top") else "right", no_wrap=True)
+    for depth in reversed(range(reading.n_depths)):
+        layers = reading.layers[depth]
+        table.add_row(
+            "e" if not layers else "+".join(map(str, layers)),
+            f"{reading.entropy_bits[depth, at]:.2f}",
+            f"{reading.kl_final_nats[depth, at]:.3g}",
+            _blank_nan(reading.kl_nats[depth, at], ".3g") if reading.schedule else "",
+            _blank_nan(reading.attn_norm[depth, at], ".1f"),
+            _blank_nan(reading.mlp_norm[depth, at], ".1f"),
+            Text(_top(reading, depth, at)),
+        )
+    info = reading.model
+    header = f"{info.name} · {info.n_layers} layers · {info.dtype} · {info.device} · lens {reading.lens}"
+    lines: list[Text | Table] = [Text(header), Text(info.source, style="dim"), tokens]
+    if reading.schedule:
+        lines.append(Text(f"edit    {reading.schedule}"))
+    lines += [Text(effect(reading, at)), table]
+    return lines + [Text(f"warning: {warning}", style="bold") for warning in info.warnings]
+
+
+def effect(reading: Reading, at: int) -> str:
+    """What the edit did, each number with where it holds."""
+    if reading.baseline is None:
+        final = reading.n_depths - 1
+        return f"output  {_top(reading, final, at)}  at position {at}, entropy {reading.entropy_bits[final, at]:.2f} bits"
+    over = reading.mean_positions()
+    kl, kept = reading.effect_kl_nats, reading.effect_top1_same
+    return (
+        f"effect  at position {at}: KL {kl[at]:.3g} nats, entropy {reading.effect_entropy_bits[at]:+.2f} bits"
+        f"  |  over {len(over)} positions: KL mean {kl[over].mean():.3g}, top-1 kept {int(kept[over].sum())}/{len(over)}"
+    )
+
+
+def census_text(census: Census) -> list[Text | Table]:
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for name in ("layer", "kurtosis > 10", "prediction", "suppression", "unsigned", "partition?", "of"):
+        table.add_column(name, justify="right")
+    for row in reversed(census_rows(census)):
+        table.add_row(*map(str, row))
+    null = f"null: {census.null_above:.1%} of {census.null_directions} random directions have kurtosis > 10"
+    lines: list[Text | Table] = [table, Text(null)]
+    if census.degenerate:
+        lines.append(Text("above 1 %: this vocabulary is degenerate and the counts say little.", style="bold"))
+    if census.orientation == "corpus":
+        lines.append(Text(f"gated MLPs have no sign in the weights: oriented on {census.text}"))
+    return lines
+
+
+def census_rows(census: Census) -> list[tuple[int, ...]]:
+    columns = (census.high, census.prediction, census.suppression, census.unsigned, census.partition)
+    return [(layer, *(int(n[layer]) for n in columns), census.d_mlp) for layer in range(len(census.high))]
+
+
+def _top(reading: Reading, depth: int, at: int) -> str:
+    pairs = zip(reading.top_ids[depth, at], reading.top_p[depth, at], strict=True)
+    return "  ".join(f"{visible(reading.texts[int(token)])} {p:.3f}" for token, p in pairs if token >= 0)
+
+
+def _blank_nan(value: float, form: str) -> str:
+    return "" if math.isnan(value) else format(value, form)

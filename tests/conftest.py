@@ -1,0 +1,40 @@
+"""Where tests keep things: a folder of their own for the session, and the default model once per machine."""
+
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+import pytest
+
+USER_HOME = os.environ.get("STAGESCOPE_HOME")
+HOME = Path(tempfile.mkdtemp(prefix="stagescope-tests-"))
+
+os.environ["OMP_NUM_THREADS"] = "1"  # torch reads it when it is imported
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["HF_HUB_CACHE"] = str(HOME / "hub")
+os.environ["STAGESCOPE_HOME"] = str(HOME)
+
+
+def pytest_unconfigure(config):
+    shutil.rmtree(HOME, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def default_model_dir() -> Path:
+    """The directory of the default model, under the tests' STAGESCOPE_HOME, so that `smollm2-135m` is found there.
+
+    It is a link to the user's own copy; the first session on a machine pulls that (93 MB, about 15 s to dequantise).
+    """
+    from stagescope.engine import store
+
+    with pytest.MonkeyPatch.context() as patch:
+        if USER_HOME:
+            patch.setenv("STAGESCOPE_HOME", USER_HOME)
+        else:
+            patch.delenv("STAGESCOPE_HOME")
+        directory = store.pull("smollm2-135m")
+    link = HOME / "data" / "models" / directory.name
+    link.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    link.symlink_to(directory, target_is_directory=True)
+    return link
