@@ -255,20 +255,25 @@ def noise_floor(net: Network, probe: Tensor) -> float:
 
 
 def _fp32_log_probs(net: Network, probe: Tensor) -> Tensor:
-    bridge, half = net.bridge, net.dtype
-    ends = [module for name, module in bridge.named_children() if name != "blocks"]
-    try:
-        for module in ends:
-            module.to(torch.float32)
+    bridge = net.bridge
+    with _in_fp32(*(module for name, module in bridge.named_children() if name != "blocks")):
         begun = blocks.start(net, probe)
         x = begun.x.float()
         for layer in range(net.n_layers):
-            bridge.blocks[layer].to(torch.float32)
-            x = blocks.block(net, begun, layer, x).x
-            bridge.blocks[layer].to(half)
+            with _in_fp32(bridge.blocks[layer]):
+                x = blocks.block(net, begun, layer, x).x
         return lens.log_probs(net, x)[0]
+
+
+@contextlib.contextmanager
+def _in_fp32(*modules: torch.nn.Module) -> Iterator[None]:
+    """The modules' half-precision tensors in fp32 for a while; what was fp32 already (rotary bases) stays as it is."""
+    tensors = [tensor for module in modules for tensor in (*module.parameters(), *module.buffers())]
+    halves = [(tensor, tensor.data) for tensor in tensors if tensor.dtype in (torch.bfloat16, torch.float16)]
+    try:
+        for tensor, data in halves:
+            tensor.data = data.float()
+        yield
     finally:
-        for layer in range(net.n_layers):
-            bridge.blocks[layer].to(half)
-        for module in ends:
-            module.to(half)
+        for tensor, data in halves:
+            tensor.data = data

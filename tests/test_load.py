@@ -1,0 +1,131 @@
+"""What is checked when a model is loaded, and what device, dtype and threads are chosen."""
+
+from __future__ import annotations
+
+import pytest
+import reference
+import tiny_models
+import torch
+from test_readings_right import FAMILIES, N_TOKENS, close, fresh_prompt, make, order
+
+from stagescope.engine import averages, blocks, load, runner
+from stagescope.engine.checkpoint import Located
+from stagescope.engine.protocol import EngineError, Load
+from stagescope.engine.reading import read
+from stagescope.engine.schedule import parse, resolve
+
+
+@pytest.fixture(scope="module")
+def llama(tmp_path_factory):
+    return make("llama", tmp_path_factory.mktemp("llama"))
+
+
+@pytest.mark.parametrize("family", ["gpt2", "gpt_neox", "gemma3"])
+def test_the_noise_floor_of_bf16_is_that_of_its_rounding(tmp_path, family: str) -> None:
+    directory = tiny_models.build(family, tmp_path)
+    bridge = load._boot(Located(family, directory, "test"), torch.device("cpu"), torch.bfloat16)
+    net = load.network(bridge, torch.device("cpu"), torch.bfloat16)
+    ids = tiny_models.ids(net.d_vocab, N_TOKENS, seed=3)[None]
+    half = blocks.forward(net, ids)
+    floor = load.noise_floor(net, ids)
+    assert 1e-7 < floor < 0.1
+    assert {p.dtype for p in bridge.parameters()} == {torch.bfloat16}
+    assert torch.equal(blocks.forward(net, ids), half)  # the way to fp32 and back lost nothing
+    # the same from two whole models: the weights rounded to bf16, run in fp32 and in bf16
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(directory, attn_implementation="eager", dtype=torch.bfloat16)
+    exact = model.float().requires_grad_(False)(ids).logits[0].log_softmax(-1).double()
+    theirs = float(reference.kl_nats(exact, half[0].log_softmax(-1).double()).mean())
+    assert floor == pytest.approx(theirs, rel=0.35)  # two rows are batched here, one there
+
+
+def test_a_network_whose_blocks_do_not_add_up_is_named(llama, monkeypatch) -> None:
+    probe = llama.ids[None]
+    real = blocks.block
+
+    def between_blocks(net, begun, layer, x, **switches):
+        passed = real(net, begun, layer, x, **switches)
+        return blocks.Passed(passed.x * (1.01 if layer == 2 else 1.0), passed.attn, passed.mlp)
+
+    monkeypatch.setattr(blocks, "block", between_blocks)
+    with pytest.raises(EngineError, match="llama: blocks run one by one end .* nats from the model's own forward"):
+        load.check(llama.net, probe, "llama")
+
+    def contribution_missing(net, begun, layer, x, **switches):
+        passed = real(net, begun, layer, x, **switches)
+        return blocks.Passed(passed.x, passed.attn, passed.mlp * 0.5)
+
+    monkeypatch.setattr(blocks, "block", contribution_missing)
+    (warning,) = load.check(llama.net, probe, "llama")
+    assert "attention + MLP miss the residual of llama" in warning
+
+
+def test_weights_that_are_not_finite_are_named(tmp_path) -> None:
+    broken = make("gpt2", tmp_path)
+    with torch.no_grad():
+        broken.net.bridge.ln_final.original_component.weight.fill_(float("nan"))
+    (warning,) = load.check(broken.net, broken.ids[None], "gpt2")
+    assert "not finite" in warning
+
+
+def test_dtype_is_fp32_when_it_fits_and_too_large_is_refused(monkeypatch) -> None:
+    cpu = torch.device("cpu")
+    monkeypatch.setattr(load, "free_memory", lambda _device: 10 * 2**30)
+    assert load.pick_dtype("auto", cpu, 2**30) is torch.float32  # 4 of 10 GiB
+    assert load.pick_dtype("auto", cpu, 2**30 + 2**28) is torch.bfloat16
+    assert load.pick_dtype("float32", cpu, 2**31) is torch.float32
+    with pytest.raises(EngineError, match="24.0 GiB in bfloat16 and cpu has 10.0 GiB free") as refused:
+        load.pick_dtype("auto", cpu, 12 * 2**30)
+    assert refused.value.failure.kind == "memory"
+
+
+def test_devices_and_threads() -> None:
+    assert load.pick_device("cpu").type == "cpu"
+    for wanted in ("cuda:99", "abacus"):
+        with pytest.raises(EngineError) as refused:
+            load.pick_device(wanted)
+        assert refused.value.failure.kind == "usage" and wanted in refused.value.failure.message
+    assert load.threads(None) >= 1 and load.threads(3) == 3
+
+
+def test_prefix_tokens(llama) -> None:
+    tokenizer, located = llama.net.tokenizer, Located("llama", None, "test")
+    assert load.prefix_token(tokenizer, Load(bos="none"), located) is None
+    assert load.prefix_token(tokenizer, Load(chat=True), located) is None
+    auto = load.prefix_token(tokenizer, Load(), located)
+    assert (auto.text if auto else None) == (tokenizer.bos_token or tokenizer.eos_token)
+    with pytest.raises(EngineError, match="tokens of this tokenizer"):
+        load.prefix_token(tokenizer, Load(bos="qx zv"), located)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_mean_replacement(tmp_path, family: str) -> None:
+    """A sublayer gives its mean over a text instead: position 0 its own mean, every other position the others'."""
+    both = make(family, tmp_path)
+    text = torch.stack([tiny_models.ids(both.net.d_vocab, 12, seed=seed) for seed in (5, 6)])
+    *_, means = averages.over(both.net, text, "two rows of random tokens")
+    attn, mlp = reference.mean_contributions(both.model, list(text))
+    close(means.attn[:, 1], attn)
+    close(means.mlp[:, 1], mlp)
+
+    at = torch.ones(N_TOKENS, dtype=torch.bool)
+    at[3:7] = False
+    request = {"attn_on": at, "mlp_on": at, "attn_mean": attn[2], "mlp_mean": mlp[2]}
+    places = [*order(0, 1), reference.Place(2, **request), *order(3, 4, 5)]
+    theirs = reference.lens(both.model, reference.run(both.model, both.ids, places).residuals[-1])
+
+    from stagescope.engine.protocol import Read
+
+    schedule = parse("drop 2 mean @3-6")
+    plan = resolve(schedule, 6, parallel_blocks=both.net.parallel, n_positions=N_TOKENS)
+    assert runner.uses_means(plan)
+    prompt = fresh_prompt(both.net, both.ids)
+    ours = read(both.net, both.info, prompt, Read("x"), str(schedule), plan, range(N_TOKENS), averages=means)
+    close(ours.entropy_bits[-1], reference.entropy_bits(theirs))
+    everywhere = resolve(parse("drop 2 mean"), 6, parallel_blocks=both.net.parallel, n_positions=N_TOKENS)
+    whole = read(both.net, both.info, prompt, Read("x"), "drop 2 mean", everywhere, range(N_TOKENS), averages=means)
+    node = runner.path(prompt.root, everywhere)[3]
+    close(node.x[0] - node.parent.x[0], (means.attn[2, 0] + means.mlp[2, 0]), rtol=1e-3, atol=1e-3)
+    close(node.x[4] - node.parent.x[4], (means.attn[2, 1] + means.mlp[2, 1]), rtol=1e-3, atol=1e-3)
+    assert whole.effect_kl_nats.max() > 1e-4
