@@ -220,7 +220,7 @@ def test_a_toggle_costs_the_layers_after_the_first_change_and_no_more(both: Both
     both.read("")
     calls = []
     handles = [
-        block.register_forward_pre_hook(lambda *_, layer=layer: calls.append(layer))
+        block.original_component.register_forward_pre_hook(lambda *_, layer=layer: calls.append(layer))
         for layer, block in enumerate(both.net.bridge.blocks)
     ]
     both.read("drop 3; attn-off 5")

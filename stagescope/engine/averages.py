@@ -1,8 +1,8 @@
 """What a text says about a model: mean contribution of every sublayer, mean activation of every neuron.
 
 The contributions stand in for a sublayer that is replaced by its mean instead of zero (`drop 5 mean`); the
-activations give gated neurons a sign (engine/neurons.py). Both leave position 0, the attention sink, apart: its
-residual norm is 22,680 against about 160 elsewhere in one model.
+activations give gated neurons a sign (engine/neurons.py). Both leave position 0, the attention sink, apart:
+its residual norm is 22,680 against about 160 elsewhere in one model.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from stagescope.engine.protocol import Progress
 from stagescope.engine.tokens import encode
 
 STAGE = "reading a text for the means"
-# Enough: between one half of 24 such windows and the other no neuron of the default model changes from one sign to the
-# other (15 to 20 % pass in or out of `unsigned`).
+# Enough: between two halves of 24 such windows no neuron of the default model changed from one sign to the
+# other (15 to 20 % passed in or out of `unsigned`).
 WINDOWS, WINDOW_TOKENS = 16, 128
 CHARACTERS_PER_TOKEN = 16  # more than any tokenizer packs into a token of English
 CUDA_ROWS = WINDOWS  # on the CPU one window at a time: 15 ms a block of the default model
@@ -50,8 +50,8 @@ def measure(net: Network, prefix_id: int | None) -> Generator[Progress | Average
 def sample(tokenizer: Any, prefix_id: int | None, n_ctx: int = WINDOW_TOKENS) -> tuple[str, Tensor]:
     """The default text, which every Python carries: (its name, token ids [16, T]), T = 128 or n_ctx if less.
 
-    Windows spread evenly over the topics of Python's help in the order of their names, each from the start of a
-    line, prefix token first. The help differs from one Python release to the next, so the name says which.
+    Windows spread evenly over the topics of Python's help in the order of their names, each from the start of
+    a line, prefix token first. The help differs from one Python release to the next, so the name says which.
     """
     from pydoc_data.topics import topics  # half a megabyte of text that nothing else needs
 
@@ -60,12 +60,14 @@ def sample(tokenizer: Any, prefix_id: int | None, n_ctx: int = WINDOW_TOKENS) ->
     starts = [text.index("\n", window * len(text) // WINDOWS) + 1 for window in range(WINDOWS)]
     pieces = [text[start : start + CHARACTERS_PER_TOKEN * length] for start in starts]
     ids = torch.tensor([encode(tokenizer, piece, prefix_id)[:length] for piece in pieces])
-    return f"pydoc_data.topics of Python {platform.python_version()}, {ids.numel():,} tokens in {WINDOWS} windows", ids
+    extent = f"{ids.numel():,} tokens in {WINDOWS} windows"
+    return f"pydoc_data.topics of Python {platform.python_version()}, {extent}", ids
 
 
 @torch.inference_mode()
 def over(net: Network, ids: Tensor, text: str) -> Generator[Progress | Averages, None, None]:
-    """Run ids [N, T], T at least 2, through the network: Progress after every block call, last the Averages."""
+    """Run ids [N, T], T >= 2, through the network: Progress after every block call, last the Averages."""
+    yield Progress(STAGE, 0.0)
     n_windows, length = ids.shape
     attn, mlp = (torch.zeros(net.n_layers, 2, net.d_model, dtype=torch.float64) for _ in range(2))
     activation, magnitude = (torch.zeros(net.n_layers, net.d_mlp, dtype=torch.float64) for _ in range(2))
@@ -95,10 +97,11 @@ def over(net: Network, ids: Tensor, text: str) -> Generator[Progress | Averages,
 
 
 def _block(net: Network, begun: blocks.Start, layer: int, x: Tensor) -> tuple[blocks.Passed, Tensor]:
-    """One block and its neurons [B, T, M]. The hook lives no longer than the call: between two calls the network
-    serves readings."""
+    """One block, and its neurons' activations [B, T, M]. The hook lives no longer than the call: between two
+    calls the network serves readings."""
     seen: list[Tensor] = []
-    handle = net.post_activation(layer).register_forward_hook(lambda _module, _inputs, output: seen.append(output))
+    hook_point = net.post_activation(layer)
+    handle = hook_point.register_forward_hook(lambda _module, _inputs, output: seen.append(output))
     try:
         passed = blocks.block(net, begun, layer, x)
     finally:

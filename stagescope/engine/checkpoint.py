@@ -1,7 +1,7 @@
 """A model directory read without torch: its shape, whether it is whole, and its fingerprint.
 
-The screen draws the layers from the config while the weights load, and the cache asks for the fingerprint before
-they do, so everything here is JSON and a few kilobytes of the weight files.
+The screen draws the layers from the config while the weights load, and the cache asks for the fingerprint
+before they do, so everything here is JSON and a few kilobytes of the weight files.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import operator
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,7 +49,7 @@ def check(directory: Path) -> None:
     if not files:
         raise EngineError(
             "missing",
-            f"There are no weights in {printable(str(directory))}: no model.safetensors, no pytorch_model.bin.",
+            f"There are no weights in {printable(str(directory))}: no model.safetensors, no .bin files.",
             "Give a directory as transformers' save_pretrained writes it.",
         )
     for file in files:
@@ -64,7 +65,8 @@ def check(directory: Path) -> None:
 
 def read_config(directory: Path) -> dict:
     """config.json as a dict. Raises EngineError("missing") when it is not there or no JSON object."""
-    return read_object(directory / "config.json", "Give a directory as transformers' save_pretrained writes it.")
+    hint = "Give a directory as transformers' save_pretrained writes it."
+    return read_object(directory / "config.json", hint)
 
 
 def weight_files(directory: Path) -> list[Path]:
@@ -79,42 +81,43 @@ def weight_files(directory: Path) -> list[Path]:
         if not index.is_file():
             continue
         weight_map = read_object(index).get("weight_map")
-        shards = sorted(set(weight_map.values())) if isinstance(weight_map, dict) else []
-        missing = [shard for shard in shards if Path(shard).name != shard or not (directory / shard).is_file()]
+        shards = sorted(set(map(str, weight_map.values()))) if isinstance(weight_map, dict) else []
+        missing = [name for name in shards if Path(name).name != name or not (directory / name).is_file()]
         if missing or not shards:
-            raise EngineError(
-                "missing",
-                f"{printable(str(index))} names {len(shards)} weight files and {len(missing) or 'none'} of them "
-                f"{'are' if len(missing) != 1 else 'is'} missing{': ' + printable(missing[0]) if missing else ''}.",
-                "Fetch the model again.",
-            )
+            what = f"the file {printable(missing[0])}, which is not there" if missing else "no files"
+            raise EngineError("missing", f"{printable(str(index))} names {what}.", "Fetch the model again.")
         return [directory / shard for shard in shards]
     return []
 
 
 def read_header(file: Path) -> list[Tensor]:
-    """The tensors of a safetensors file, read from its header alone: 8 bytes of length, little-endian, then JSON.
+    """The tensors of a safetensors file, from its header alone: 8 bytes of length, little-endian, then JSON.
 
     Raises EngineError("missing") when the file is cut short, too long, or no safetensors file.
     """
-    size = file.stat().st_size
     try:
+        size = file.stat().st_size
         with open(file, "rb") as stream:
             length = int.from_bytes(stream.read(8), "little")
             if not 2 <= length <= size - 8:
                 raise ValueError("its header is cut short")
             header = json.loads(stream.read(length))
         base = 8 + length
-        tensors = [
-            Tensor(name, entry["dtype"], tuple(entry["shape"]), file, *(base + at for at in entry["data_offsets"]))
-            for name, entry in header.items()
-            if name != "__metadata__"
-        ]
+        tensors = []
+        for name, entry in header.items():
+            if name != "__metadata__":
+                start, end = map(operator.index, entry["data_offsets"])
+                if not 0 <= start <= end:
+                    raise ValueError(f"its tensor {name} lies at bytes {start} to {end}")
+                shape = tuple(map(operator.index, entry["shape"]))
+                tensors.append(Tensor(name, str(entry["dtype"]), shape, file, base + start, base + end))
         expected = max((tensor.end for tensor in tensors), default=base)
         if expected != size:
             raise ValueError(f"it has {size:,} bytes and its header speaks of {expected:,}")
-    except (ValueError, KeyError, TypeError, AttributeError) as error:  # JSON and text errors are ValueErrors
-        reason = str(error) if isinstance(error, ValueError) else "its header is not as the format says"
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        # errors of JSON and of UTF-8 are ValueErrors
+        told = isinstance(error, (OSError, ValueError))
+        reason = str(error) if told else "its header is not as the format says"
         raise EngineError(
             "missing",
             f"{printable(str(file))} is no whole safetensors file: {printable(reason)}.",
@@ -124,10 +127,10 @@ def read_header(file: Path) -> list[Tensor]:
 
 
 def parameters(directory: Path) -> int:
-    """How many numbers the weights are, from the headers alone; multiply by the bytes of the dtype to plan memory.
+    """How many numbers the weights are, from the headers alone; times the bytes of a dtype it plans memory.
 
-    An upper bound within about 10 %: old GPT-2 and Pythia files also store their causal masks. Where there are only
-    .bin files, their numbers are taken to be of the config's dtype.
+    An upper bound within about 10 %: old GPT-2 and Pythia files also store their causal masks. Where
+    there are only .bin files, their numbers are taken to be of the config's dtype.
     """
     files = weight_files(directory)
     if all(file.suffix == ".safetensors" for file in files):
@@ -146,12 +149,14 @@ def weights_bytes(directory: Path) -> int:
 def fingerprint(directory: Path) -> str:
     """16 hex digits that stand for the model: its config, and every tensor's name, shape, dtype and a sample.
 
-    The sample is the first, middle and last 64 bytes of each tensor, so that the weights need not be read (5 ms for
-    272 tensors). Training moves all weights and is seen; a change of a few rows by hand may not be. Which files hold
-    the tensors, and which version of transformers wrote the config, do not count.
+    The sample is the first, middle and last 64 bytes of each tensor, so that the weights need not be read
+    (5 ms for 272 tensors). Training moves all weights and is seen; a change of a few rows by hand may not
+    be. Which files hold the tensors, and which version of transformers wrote the config, do not count.
     """
     digest = hashlib.sha256()
-    config = {k: v for k, v in read_config(directory).items() if k not in ("transformers_version", "_name_or_path")}
+    config = read_config(directory)
+    for incidental in ("transformers_version", "_name_or_path"):
+        config.pop(incidental, None)
     digest.update(json.dumps(config, sort_keys=True).encode())
     files = weight_files(directory)
     if all(file.suffix == ".safetensors" for file in files):
@@ -163,7 +168,8 @@ def fingerprint(directory: Path) -> str:
         for tensor in places:
             digest.update(repr((tensor.name, tensor.dtype, tensor.shape)).encode())
             length = 65_536 if tensor.dtype == "file" else 64
-            for at in (tensor.start, (tensor.start + tensor.end) // 2, max(tensor.start, tensor.end - length)):
+            middle, last = (tensor.start + tensor.end) // 2, max(tensor.start, tensor.end - length)
+            for at in (tensor.start, middle, last):
                 streams[tensor.file].seek(at)
                 digest.update(streams[tensor.file].read(min(length, tensor.end - at)))
     finally:
@@ -172,7 +178,7 @@ def fingerprint(directory: Path) -> str:
     return digest.hexdigest()[:16]
 
 
-# --------------------------------------------------------------------------------------- shape from the config
+# ------------------------------------------------------------------------------------ shape from the config
 
 # How configs name a number; the first that is there counts.
 KEYS = {
@@ -203,16 +209,17 @@ GEMMA3_DEFAULTS = {"vocab_size": 262_208, "num_attention_heads": 8, "max_positio
 
 
 def preview(located: Located) -> ModelInfo:
-    """The ModelInfo of a model that is not loaded yet, from config.json and file headers alone; `loaded` is False.
+    """The ModelInfo of a model that is not loaded, from config.json and file headers; `loaded` is False.
 
     Raises EngineError("missing") when the config names no number of layers or no width.
     """
     config = read_config(located.directory)
-    family = config.get("model_type")
-    architectures = config.get("architectures") or [family or "unknown"]
+    family = str(config.get("model_type"))
+    architectures = config.get("architectures")
+    architecture = architectures[0] if isinstance(architectures, list) and architectures else family
     if isinstance(config.get("text_config"), dict):
         config = config["text_config"]
-    if str(family).startswith("gemma3"):
+    if family.startswith("gemma3"):
         config = GEMMA3_DEFAULTS | config
     numbers = {field: _number(config, names) for field, names in KEYS.items()}
     for field, words in (("n_layers", "number of layers"), ("d_model", "width")):
@@ -228,7 +235,7 @@ def preview(located: Located) -> ModelInfo:
     return ModelInfo(
         name=located.name,
         source=located.source,
-        architecture=printable(str(architectures[0])),
+        architecture=printable(str(architecture)),
         n_layers=numbers["n_layers"],
         d_model=d_model,
         d_mlp=numbers["d_mlp"] or 4 * d_model,
@@ -252,8 +259,9 @@ def read_object(file: Path, hint: str = "Fetch the model again.") -> dict:
     try:
         value = json.loads(file.read_bytes())
     except FileNotFoundError as error:
-        raise EngineError("missing", f"There is no {file.name} in {printable(str(file.parent))}.", hint) from error
-    except (OSError, ValueError) as error:
+        message = f"There is no {file.name} in {printable(str(file.parent))}."
+        raise EngineError("missing", message, hint) from error
+    except (OSError, ValueError, RecursionError) as error:
         reason = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else "it is not JSON"
         raise EngineError("missing", f"Cannot read {printable(str(file))}: {reason}.", hint) from error
     if not isinstance(value, dict):

@@ -11,8 +11,9 @@ from __future__ import annotations
 import os
 import sys
 
-if __name__ == "__main__":  # before anything is imported that might print
-    OUT = os.dup(1)
+if __name__ == "__main__":  # before anything is imported that might print, or ask on standard input
+    IN, OUT = os.dup(0), os.dup(1)
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     os.dup2(2, 1)
 
 import logging
@@ -25,8 +26,10 @@ from typing import BinaryIO
 
 from stagescope.engine import wire
 from stagescope.engine.local import Cancelled, LocalEngine
-from stagescope.engine.protocol import EngineError, Failure, FindToken, Read, Reply, Request
+from stagescope.engine.protocol import EngineError, Failure, FindToken, Load, Read, Reply, Request
 from stagescope.text import printable
+
+MAX_REQUEST = 2**26  # bytes; a prompt is far below, and a length beyond is not from a stagescope
 
 
 class Inbox:
@@ -39,13 +42,19 @@ class Inbox:
         threading.Thread(target=self._take, args=(stream,), daemon=True).start()
 
     def _take(self, stream: BinaryIO) -> None:
-        while body := read_frame(stream):
-            number, request = wire.decode(body)
-            if request is None:
-                self.cancelled.add(number)
-            if isinstance(request, Read):
-                self.newest_read = number
-            self.arrived.put((number, request))
+        try:
+            while body := read_frame(stream):
+                number, request = wire.decode(body)
+                if type(number) is not int or not isinstance(request, Request | None):
+                    raise ValueError(f"no request: {request!r}")
+                if request is None:
+                    self.cancelled.add(number)
+                if isinstance(request, Read):
+                    self.newest_read = number
+                self.arrived.put((number, request))
+        except (ValueError, TypeError):  # who speaks like this is no parent of this version: nothing to stay for
+            traceback.print_exc()
+            os._exit(1)
         os._exit(0)  # the parent is gone; a block that runs now may take minutes
 
     def unwanted(self, number: int, request: Request) -> bool:
@@ -53,8 +62,10 @@ class Inbox:
 
 
 def read_frame(stream: BinaryIO) -> bytes:
-    """A frame's body; empty at the end of the stream."""
+    """A frame's body; empty at the end of the stream. Raises ValueError for a length that no request has."""
     length = int.from_bytes(head, "big") if len(head := stream.read(4)) == 4 else 0
+    if length > MAX_REQUEST:
+        raise ValueError(f"a frame of {length:,} bytes")
     body = stream.read(length) if length else b""
     return body if len(body) == length else b""
 
@@ -62,7 +73,7 @@ def read_frame(stream: BinaryIO) -> bytes:
 def serve(inbox: Inbox, out: BinaryIO, engine: LocalEngine) -> None:
     """Answer until the process ends: readings first, then the long jobs a step at a time, in the order asked."""
     jobs: dict[int, tuple[Request, Iterator[Reply]]] = {}
-    waiting: tuple[int, Read] | None = None  # a reading asked for before the weights are there
+    waiting: tuple[int, Read] | None = None  # a reading asked for before the weights of the newest Load are there
     current: tuple[int, Request] | None = None
 
     def checkpoint() -> None:
@@ -117,14 +128,14 @@ def serve(inbox: Inbox, out: BinaryIO, engine: LocalEngine) -> None:
     while True:
         while not (jobs or waiting) or not inbox.arrived.empty():
             admit(*inbox.arrived.get())
-        ready = waiting and (engine.net is not None or not jobs)
-        look_up = waiting and not ready and engine.info is not None and asked_cache != waiting[0]
-        if ready:
+        loads = [request for request, _ in jobs.values() if isinstance(request, Load)]
+        known = loads and engine.request is loads[-1] and engine.info is not None
+        if waiting and not loads:
             (number, request), waiting = waiting, None
             replies = engine.answer(request)
             while step(number, request, replies):
                 pass
-        elif look_up:  # before the weights are there a reading can only come from the cache
+        elif waiting and known and asked_cache != waiting[0]:  # before the weights are there a reading can only come from the cache
             asked_cache, request = waiting
             try:
                 found = engine.cached(request)
@@ -144,7 +155,7 @@ def serve(inbox: Inbox, out: BinaryIO, engine: LocalEngine) -> None:
 def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # ctrl+c in the terminal is for the parent
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING)
-    serve(Inbox(os.fdopen(0, "rb")), os.fdopen(OUT, "wb"), LocalEngine())
+    serve(Inbox(os.fdopen(IN, "rb")), os.fdopen(OUT, "wb"), LocalEngine())
 
 
 if __name__ == "__main__":

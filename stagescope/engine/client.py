@@ -9,6 +9,7 @@ import signal
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import IO
 
 import stagescope
 from stagescope import paths
@@ -20,7 +21,7 @@ CLOSE_SECONDS = 2.0  # given to the child to end by itself when its stdin closes
 
 
 def log_file() -> Path:
-    return paths.log_dir() / "engine.log"
+    return paths.describe()["logs"] / "engine.log"
 
 
 class ChildEngine:
@@ -42,8 +43,8 @@ class ChildEngine:
         number, self._next = self._next, self._next + 1
         replies = self._open[number] = asyncio.Queue()
         last = False
-        self._send(number, request)
         try:
+            self._send(number, request)
             while not last:
                 reply, last = await replies.get()
                 if reply is not None:
@@ -54,11 +55,12 @@ class ChildEngine:
                 self._send(number, None)
 
     async def close(self) -> None:
-        """End the child: its stdin closes, and a second later it is killed if it still lives."""
+        """End the child: its stdin closes, and CLOSE_SECONDS later it is killed if it still lives."""
+        async with self._starting:
+            self.failure = self.failure or Failure("died", "the engine was closed.")
         process = self.process
         if process is None:
             return
-        self.failure = self.failure or Failure("died", "the engine was closed.")
         with contextlib.suppress(OSError):
             process.stdin.close()
         try:
@@ -85,7 +87,7 @@ class ChildEngine:
             home = str(Path(stagescope.__file__).parent.parent)
             path = os.pathsep.join([home, *filter(None, [os.environ.get("PYTHONPATH")])])
             try:
-                with paths.private_file(log_file(), "ab") as log:
+                with _open_log() as log:
                     self.process = await asyncio.create_subprocess_exec(
                         *(sys.executable, "-P", "-m", "stagescope.engine.child"),
                         stdin=asyncio.subprocess.PIPE,
@@ -105,16 +107,30 @@ class ChildEngine:
 
     async def _read(self) -> None:
         stdout = self.process.stdout
-        with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
+        try:
             while True:
                 length = int.from_bytes(await stdout.readexactly(4), "big")
                 number, reply, last = wire.decode(await stdout.readexactly(length))
                 if number in self._open:
                     self._open[number].put_nowait((reply, last))
-        code = await self.process.wait()
-        self.failure = self.failure or Failure("died", f"the engine ended: {_why(code)}.", f"Its log is {log_file()}.")
+        except (asyncio.IncompleteReadError, ConnectionError):
+            why = _why(await self.process.wait())
+        except (ValueError, TypeError) as error:
+            why = f"its answer cannot be read ({printable(str(error))})"
+            self.kill()
+            await self.process.wait()
+        self.failure = self.failure or Failure("died", f"the engine ended: {why}.", f"Its log is {log_file()}.")
         for replies in self._open.values():
             replies.put_nowait((self.failure, True))
+
+
+def _open_log() -> IO:
+    """The engine's log; nowhere when the disk refuses, for readings need none."""
+    try:
+        paths.log_dir()
+        return paths.private_file(log_file(), "ab")
+    except OSError:
+        return open(os.devnull, "wb")
 
 
 def _why(code: int) -> str:

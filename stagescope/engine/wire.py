@@ -1,7 +1,7 @@
 """Protocol dataclasses as plain data: numpy arrays apart, the rest what msgpack and JSON can hold.
 
-The same form crosses the pipe to the child process (frames) and lies in the cache (safetensors). Never pickle: the
-protocol will be served on a socket one day.
+The same bytes cross the pipe to the child process and lie in the cache. Never pickle: the protocol will be served on
+a socket one day.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ from stagescope.engine.tokens import Token
 
 _ARRAY = "$array"
 _TYPE = "$type"
+_DTYPES = {np.dtype(code).str for code in "?bBhHiIqQefd"}  # numpy reads far more into a string than a dtype
+_FAULTS = (TypeError, LookupError, ArithmeticError, RecursionError)  # what bytes that are no message run into
 _TYPES = {
     kind.__name__: kind
     for kind in (
@@ -40,7 +42,7 @@ def flatten(message: Any) -> tuple[Any, list[np.ndarray]]:
 
     def plain(value: Any) -> Any:
         if isinstance(value, np.ndarray):
-            arrays.append(np.ascontiguousarray(value))
+            arrays.append(np.asarray(value, order="C"))
             return {_ARRAY: len(arrays) - 1}
         if dataclasses.is_dataclass(value):
             fields = {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
@@ -56,21 +58,29 @@ def flatten(message: Any) -> tuple[Any, list[np.ndarray]]:
 
 def unflatten(data: Any, arrays: list[np.ndarray]) -> Any:
     """The message back. Raises ValueError for data that is no message (an older version's, a foreign one's)."""
-    if isinstance(data, list):
-        return tuple(unflatten(item, arrays) for item in data)
-    if not isinstance(data, dict):
-        return data
-    if _ARRAY in data:
-        return arrays[data[_ARRAY]]
-    if _TYPE not in data:
-        return {int(key): unflatten(item, arrays) for key, item in data.items()}
-    kind = _TYPES.get(data[_TYPE])
-    if kind is None:
-        raise ValueError(f"no message is called {data[_TYPE]!r}")
+
+    def message(value: Any) -> Any:
+        if isinstance(value, list):
+            return tuple(message(item) for item in value)
+        if not isinstance(value, dict):
+            return value
+        if _ARRAY in value:
+            return arrays[value[_ARRAY]]
+        if _TYPE not in value:
+            return {int(key): message(item) for key, item in value.items()}
+        if value[_TYPE] not in _TYPES:
+            raise ValueError(f"no message is called {value[_TYPE]!r}")
+        kind = _TYPES[value[_TYPE]]
+        given = {key: message(item) for key, item in value.items() if key != _TYPE}
+        expected = {f.name for f in dataclasses.fields(kind)}
+        if given.keys() != expected:
+            raise ValueError(f"not a {value[_TYPE]} of this version: {sorted(expected ^ given.keys(), key=str)}")
+        return kind(**given)
+
     try:
-        return kind(**{key: unflatten(item, arrays) for key, item in data.items() if key != _TYPE})
-    except TypeError as error:
-        raise ValueError(f"not a {data[_TYPE]} of this version: {error}") from error
+        return message(data)
+    except _FAULTS as error:
+        raise ValueError(f"no message: {error!r}") from error
 
 
 def encode(message: Any) -> bytes:
@@ -83,6 +93,11 @@ def encode(message: Any) -> bytes:
 
 def decode(body: bytes) -> Any:
     """The message of a frame's body. Raises ValueError."""
-    data, packed = msgpack.unpackb(body, strict_map_key=False, unicode_errors="surrogatepass")
-    arrays = [np.frombuffer(raw, np.dtype(dtype)).reshape(shape) for dtype, shape, raw in packed]
+    try:
+        data, packed = msgpack.unpackb(body, strict_map_key=False, unicode_errors="surrogatepass")
+        if unknown := {dtype for dtype, _, _ in packed} - _DTYPES:
+            raise ValueError(f"arrays of {unknown} are not sent")
+        arrays = [np.frombuffer(raw, dtype).reshape(shape) for dtype, shape, raw in packed]
+    except _FAULTS as error:
+        raise ValueError(f"no frame: {error!r}") from error
     return unflatten(data, arrays)
