@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: run test bench keys clean
+.PHONY: run test bench keys pictures clean
 
 run: $(READY)
 	@$(BIN)/stagescope models pull >/dev/null
@@ -25,6 +25,10 @@ $(READY): pyproject.toml constraints.txt
 	test -d $(VENV) || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test]'
 	@touch $@
+
+pictures: $(READY)
+	@$(BIN)/stagescope models pull >/dev/null
+	$(BIN)/python docs/pictures.py
 
 clean:
 	rm -rf $(VENV) build *.egg-info
