@@ -20,11 +20,34 @@ def pytest_unconfigure(config):
     shutil.rmtree(HOME, ignore_errors=True)
 
 
+@pytest.fixture
+def home(tmp_path, monkeypatch) -> Path:
+    """An empty STAGESCOPE_HOME of the test's own."""
+    monkeypatch.setenv("STAGESCOPE_HOME", str(tmp_path / "home"))
+    return tmp_path / "home"
+
+
+@pytest.fixture(scope="session")
+def tiny_gguf(tmp_path_factory) -> Path:
+    import tiny_gguf as tiny
+
+    return tiny.write(tmp_path_factory.mktemp("gguf") / "tiny.gguf")
+
+
+@pytest.fixture(scope="session")
+def gpt2_dir(tmp_path_factory) -> Path:
+    """A tiny random GPT-2. Tests that change it change a copy."""
+    import tiny_models
+
+    return tiny_models.build("gpt2", tmp_path_factory.mktemp("gpt2"))
+
+
 @pytest.fixture(scope="session")
 def default_model_dir() -> Path:
-    """The directory of the default model, under the tests' STAGESCOPE_HOME, so that `smollm2-135m` is found there.
+    """The directory of the default model, under the tests' STAGESCOPE_HOME: `smollm2-135m` is found there.
 
-    It is a link to the user's own copy; the first session on a machine pulls that (93 MB, about 15 s to dequantise).
+    It is a link to the user's own copy; the first session on a machine pulls that (93 MB, 12 s to
+    dequantise).
     """
     from stagescope.engine import store
 

@@ -202,5 +202,4 @@ def unembedding(net: Network) -> Tensor:
 
 def w_out(net: Network, layer: int) -> Tensor:
     """What each neuron of a layer's MLP writes, [M, D] in fp32."""
-    weight = net.bridge.blocks[layer].mlp.W_out
-    return (weight if weight.shape[0] == net.d_mlp else weight.T).float()
+    return net.bridge.blocks[layer].mlp.W_out.float()

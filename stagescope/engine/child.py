@@ -135,7 +135,7 @@ def serve(inbox: Inbox, out: BinaryIO, engine: LocalEngine) -> None:
             replies = engine.answer(request)
             while step(number, request, replies):
                 pass
-        elif waiting and known and asked_cache != waiting[0]:  # before the weights are there a reading can only come from the cache
+        elif waiting and known and asked_cache != waiting[0]:  # no weights yet: it can only come from the cache
             asked_cache, request = waiting
             try:
                 found = engine.cached(request)

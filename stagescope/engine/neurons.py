@@ -146,10 +146,10 @@ def prepare(w_u: Tensor, norm: str, softcap: float | None) -> Steps[Vocabulary]:
 def moments(
     w_out: Tensor, vocabulary: Vocabulary, norm: str, tile: tuple[int, int] | None = None
 ) -> Steps[Moments]:
-    """Moments of the cosines of w_out's rows [N, D], centred over D when the norm is "layer", and the vocabulary.
+    """Moments of the cosines of w_out's rows [N, D] with the vocabulary; norm "layer" centres them over D.
 
-    The mean is the product with the mean row. With it taken out of the vocabulary the products are central, and
-    their powers are summed with no cancellation: fp32 products and sums within a tile, fp64 beyond.
+    The mean is the product with the mean row. With it taken out of the vocabulary the products are central,
+    so their powers are summed with no cancellation: fp32 products and sums within a tile, fp64 beyond.
     """
     spread = vocabulary.spread
     n_rows, n_entries = len(w_out), len(spread)

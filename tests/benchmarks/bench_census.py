@@ -1,8 +1,8 @@
 """How much longer a census takes than its bare products: python tests/benchmarks/bench_census.py
 
-The shape of the default model (D = 576, M = 1,536, V = 49,152), random weights, one thread, CPU time. A census
-of one layer and the bare products of the same tiles take turns; medians. What is done once (the vocabulary, the
-null) is counted at a 30th a layer.
+The shape of the default model (D = 576, M = 1,536, V = 49,152), random weights, one thread, CPU time. A
+census of one layer and the bare products of the same tiles take turns; medians. What is done once (the
+vocabulary, the null) is counted at a 30th a layer.
 """
 
 import statistics
