@@ -192,12 +192,15 @@ def test_one_position_and_all_agree_and_cover_what_they_say(both: Both) -> None:
     assert np.isnan(output.entropy_bits[:-1]).all()
 
 
-def test_small_chunks_change_nothing(both: Both, monkeypatch) -> None:
+def test_small_chunks_change_nothing_and_nothing_larger_is_held(both: Both, monkeypatch) -> None:
     from stagescope.engine import reading as module
 
     whole = both.read("swap 1 2")
+    held, real = [], module.lenses.log_probs
+    monkeypatch.setattr(module.lenses, "log_probs", lambda net, x: held.append(x[..., 0].numel()) or real(net, x))
     monkeypatch.setitem(module.CHUNK, "cpu", 1)
     chunked = both.read("swap 1 2")
+    assert max(held) == both.net.n_layers + 1  # one position of every depth, never depths x positions x vocabulary
     for name in ("entropy_bits", "kl_final_nats", "kl_nats", "effect_kl_nats", "tracked_rank"):
         close(getattr(chunked, name), getattr(whole, name))
 

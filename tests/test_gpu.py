@@ -1,0 +1,62 @@
+"""On a CUDA device the same numbers as on the CPU. conftest.py collects this file only where there is one."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import tiny_models
+import torch
+from test_readings_right import FAMILIES, N_TOKENS, SCHEDULES, fresh_prompt, make
+
+from stagescope.engine import load, neurons
+from stagescope.engine.checkpoint import Located
+from stagescope.engine.protocol import Read
+from stagescope.engine.reading import read
+from stagescope.engine.schedule import parse, resolve
+
+pytestmark = pytest.mark.gpu
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_readings_agree_with_the_cpu(tmp_path, family: str) -> None:
+    cpu = make(family, tmp_path)
+    device = load.pick_device(None)
+    assert device.type == "cuda"
+    net = load.network(load._boot(Located(family, tmp_path, "test"), device, torch.float32), device, torch.float32)
+    assert load.check(net, cpu.ids[None], family) == () and load.noise_floor(net, cpu.ids[None]) < 1e-5
+    prompt = fresh_prompt(net, cpu.ids)
+    for text in SCHEDULES:
+        schedule = parse(text)
+        plan = resolve(schedule, net.n_layers, parallel_blocks=net.parallel, n_positions=N_TOKENS)
+        ours = read(net, cpu.info, prompt, Read("x", top=5), str(schedule), plan, range(N_TOKENS))
+        theirs = cpu.read(text)
+        for name in ("entropy_bits", "kl_final_nats", "kl_nats", "attn_norm", "resid_rel", "effect_kl_nats"):
+            np.testing.assert_allclose(getattr(ours, name), getattr(theirs, name), rtol=1e-3, atol=1e-4, err_msg=name)
+
+
+def test_the_census_agrees_with_the_cpu(tmp_path) -> None:
+    net = make("gpt2", tmp_path).net
+    w_u = torch.randn(5000, 64, generator=torch.Generator().manual_seed(1))
+    w_out = torch.randn(300, 64, generator=torch.Generator().manual_seed(2))
+
+    def of(device: str):
+        def exhaust(steps):
+            while True:
+                try:
+                    next(steps)
+                except StopIteration as end:
+                    return end.value
+
+        vocabulary = exhaust(neurons.prepare(w_u.to(device), net.norm, None))
+        return exhaust(neurons.moments(w_out.to(device), vocabulary, net.norm))
+
+    for ours, theirs in zip(of("cuda"), of("cpu"), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-6)
+
+
+def test_bf16_is_chosen_when_fp32_does_not_fit(tmp_path, monkeypatch) -> None:
+    directory = tiny_models.build("llama", tmp_path)
+    device = load.pick_device("cuda")
+    net = load.network(load._boot(Located("llama", directory, "test"), device, torch.bfloat16), device, torch.bfloat16)
+    ids = tiny_models.ids(net.d_vocab, N_TOKENS, seed=3)[None]
+    assert load.check(net, ids, "llama") == () and 1e-7 < load.noise_floor(net, ids) < 0.1
