@@ -152,7 +152,7 @@ def _read(args: argparse.Namespace) -> int:
     from stagescope.engine.local import LocalEngine
     from stagescope.engine.protocol import Read
 
-    request = Read(_prompt(args.prompt), args.edit, args.position, args.top, args.lens)
+    request = Read(_prompt(args.prompt), args.edit, args.position, args.top, args.lens, part="whole")
     engine = LocalEngine()
 
     def work() -> Iterator[Reply]:

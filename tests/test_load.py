@@ -27,7 +27,8 @@ def test_the_noise_floor_of_bf16_is_that_of_its_rounding(tmp_path, family: str) 
     net = load.network(bridge, torch.device("cpu"), torch.bfloat16)
     ids = tiny_models.ids(net.d_vocab, N_TOKENS, seed=3)[None]
     half = blocks.forward(net, ids)
-    floor = load.noise_floor(net, ids)
+    warnings, floor = load.check(net, ids, family)
+    assert warnings == ()
     assert 1e-7 < floor < 0.1
     assert {p.dtype for p in bridge.parameters()} == {torch.bfloat16}
     assert torch.equal(blocks.forward(net, ids), half)  # the way to fp32 and back lost nothing
@@ -57,7 +58,7 @@ def test_a_network_whose_blocks_do_not_add_up_is_named(llama, monkeypatch) -> No
         return blocks.Passed(passed.x, passed.attn, passed.mlp * 0.5)
 
     monkeypatch.setattr(blocks, "block", contribution_missing)
-    (warning,) = load.check(llama.net, probe, "llama")
+    (warning,), _ = load.check(llama.net, probe, "llama")
     assert "attention + MLP miss the residual of llama" in warning
 
 
@@ -65,7 +66,7 @@ def test_weights_that_are_not_finite_are_named(tmp_path) -> None:
     broken = make("gpt2", tmp_path)
     with torch.no_grad():
         broken.net.bridge.ln_final.original_component.weight.fill_(float("nan"))
-    (warning,) = load.check(broken.net, broken.ids[None], "gpt2")
+    (warning,), _ = load.check(broken.net, broken.ids[None], "gpt2")
     assert "not finite" in warning
 
 

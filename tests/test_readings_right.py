@@ -236,5 +236,5 @@ def test_a_toggle_costs_the_layers_after_the_first_change_and_no_more(both: Both
 
 
 def test_checks_at_load_pass_and_the_noise_floor_is_small(both: Both) -> None:
-    assert load.check(both.net, both.ids[None], both.family) == ()
-    assert load.noise_floor(both.net, both.ids[None]) < 1e-6
+    warnings, noise_kl = load.check(both.net, both.ids[None], both.family)
+    assert warnings == () and noise_kl < 1e-6

@@ -44,7 +44,7 @@ def load(request: Load, located: Located) -> Iterator[Progress | tuple[Network, 
     preview = checkpoint.preview(located)
     prefix = prefix_token(net.tokenizer, request, located)
     probe = torch.tensor([encode(net.tokenizer, PROBE, prefix.id if prefix else None)])
-    warnings = check(net, probe, located.name)
+    warnings, noise_kl = check(net, probe, located.name)
     info = replace(
         preview,
         architecture=bridge.cfg.architecture or preview.architecture,
@@ -61,7 +61,7 @@ def load(request: Load, located: Located) -> Iterator[Progress | tuple[Network, 
         prefix=prefix,
         loaded=True,
         bytes=sum({p.data_ptr(): p.numel() * p.element_size() for p in bridge.parameters()}.values()),
-        noise_kl=noise_floor(net, probe),
+        noise_kl=noise_kl,
         warnings=warnings,
     )
     yield net, replace(info, load_seconds=time.perf_counter() - began)
@@ -206,55 +206,43 @@ def prefix_token(tokenizer, request: Load, located: Located) -> Token | None:
 
 
 @torch.inference_mode()
-def check(net: Network, probe: Tensor, name: str) -> tuple[str, ...]:
-    """What the readouts rely on, tried on a short probe [1, T]. EngineError where they would be wrong, else warnings.
+def check(net: Network, probe: Tensor, name: str) -> tuple[tuple[str, ...], float]:
+    """What the readouts rely on, tried on a short probe [1, T]: (warnings, noise floor).
 
-    Identity schedule = plain forward; lens at L = the logits; attention + MLP contributions add up to the residual.
+    Identity schedule = plain forward and lens at L = the logits: EngineError where they are not. Attention + MLP
+    contributions add up to the residual, logits are finite: a warning where not. The noise floor is the mean KL in
+    nats between the fp32 baseline and the baseline as run (dtype, two rows batched): an effect below it is nothing.
     """
     plain = blocks.forward(net, probe)
-    begun = blocks.start(net, probe)
-    allowed = TOLERANCE[net.dtype] * float(plain.std())
-    x, worst, calls = begun.x, 0.0, len(begun.calls)
-    if calls != net.n_layers:
-        raise EngineError("error", f"{name}: {calls} of {net.n_layers} blocks take part in a forward.", "")
+    begun = blocks.start(net, probe.expand(2, -1))
+    if len(begun.calls) != net.n_layers:
+        raise EngineError("error", f"{name}: {len(begun.calls)} of {net.n_layers} blocks take part in a forward.")
+    x, missing = begun.x, 0.0
     for layer in range(net.n_layers):
         passed = blocks.block(net, begun, layer, x)
         gap = (x.float() + passed.attn.float() + passed.mlp.float() - passed.x.float()).norm(dim=-1)
-        worst = max(worst, float((gap / passed.x.float().norm(dim=-1)).max()))
+        missing = max(missing, float((gap / passed.x.float().norm(dim=-1)).max()))
         x = passed.x
     if not bool(plain.isfinite().all()):
-        return (f"the logits of {name} are not finite on a plain sentence: its weights are broken, or fp16 overflows.",)
-    gap = float((lens.log_probs(net, x) - plain.log_softmax(-1)).abs().max())
+        broken = f"the logits of {name} are not finite on a plain sentence: its weights are broken, or fp16 overflows."
+        return (broken,), float("nan")
+    as_run = lens.log_probs(net, x[0])
+    gap, allowed = float((as_run - plain[0].log_softmax(-1)).abs().max()), TOLERANCE[net.dtype] * float(plain.std())
     if gap > allowed:
         raise EngineError(
             "error",
             f"{name}: blocks run one by one end {gap:.2g} nats from the model's own forward (allowed {allowed:.2g}).",
             "Its architecture does something between blocks that stagescope does not know.",
         )
-    if worst > TOLERANCE[net.dtype]:
-        return (f"attention + MLP miss the residual of {name} by {worst:.1%}: norm bars and sublayer edits are off.",)
-    return ()
-
-
-@torch.inference_mode()
-def noise_floor(net: Network, probe: Tensor) -> float:
-    """Mean KL in nats between the fp32 baseline and the baseline as run (dtype, batched rows): less than it is nothing.
-
-    For half precision the fp32 run converts one block at a time and back, which loses nothing.
-    """
-    begun = blocks.start(net, probe.expand(2, -1))
-    x = begun.x
-    for layer in range(net.n_layers):
-        x = blocks.block(net, begun, layer, x).x
-    as_run = lens.log_probs(net, x)[0]
-    if net.dtype == torch.float32:
-        exact = blocks.forward(net, probe)[0].log_softmax(-1)
-    else:
-        exact = _fp32_log_probs(net, probe)
-    return float(kl_nats(exact, as_run).mean().abs())
+    exact = plain[0].log_softmax(-1) if net.dtype == torch.float32 else _fp32_log_probs(net, probe)
+    noise = float(kl_nats(exact, as_run).mean().abs())
+    if missing > TOLERANCE[net.dtype]:
+        return (f"attention + MLP miss the residual of {name} by {missing:.1%}: norm bars, sublayer edits are off.",), noise
+    return (), noise
 
 
 def _fp32_log_probs(net: Network, probe: Tensor) -> Tensor:
+    """The baseline of a half-precision network in fp32, one block at a time: memory stays at 1x, nothing is lost."""
     bridge = net.bridge
     with _in_fp32(*(module for name, module in bridge.named_children() if name != "blocks")):
         begun = blocks.start(net, probe)

@@ -188,7 +188,7 @@ class LocalEngine:
     def _read(self, request: Read) -> Iterator[Reply]:
         began = time.perf_counter()
         asked = self._asked(request)
-        if request.part == "all" and (found := self.cached(request)):
+        if request.part in ("all", "whole") and (found := self.cached(request)):
             yield replace(found, milliseconds=_ms(began))
             return
         if self.net is None:
@@ -199,12 +199,10 @@ class LocalEngine:
         prompt = self._prompt_at_hand(asked)
         if uses_means(asked.plan):
             yield from self._averages()
-        parts = {"output": ["output"], "position": ["position"], "all": ["position", "all"]}[request.part]
-        if len(asked.ids) == 1 and request.part == "all":
-            parts = ["all"]
+        parts = {"all": ["position", "whole"]}.get(request.part, [request.part])
         key = self._key(replace(asked, plan=self._base_plan()), self.info.dtype)
         for part in parts:
-            positions = range(len(asked.ids)) if part == "all" else [asked.position]
+            positions = range(len(asked.ids)) if part == "whole" else [asked.position]
             reading = read(
                 self.net,
                 self.info,
@@ -218,7 +216,7 @@ class LocalEngine:
                 checkpoint=lambda fraction: self.checkpoint(),
             )
             reading = replace(reading, milliseconds=_ms(began))
-            if part == "all":
+            if part == "whole":
                 self.baselines[key] = reading.baseline or reading
                 self._keep(asked, reading)
             yield reading

@@ -18,7 +18,8 @@ from stagescope.engine.tokens import Token
 DEFAULT_MODEL = "smollm2-135m"
 DEFAULT_PROMPT = "The Eiffel Tower is located in the city of"
 LENSES = ("standard", "v1")
-PARTS = ("output", "position", "all")
+# output: the last depth at the position only; position: every depth there; whole: everywhere; all: position, then whole
+PARTS = ("output", "position", "whole", "all")
 
 
 # ---------------------------------------------------------------------------------------------- requests
@@ -48,7 +49,7 @@ class Read:
     top: int = 8  # top tokens kept at each depth
     lens: str = "standard"  # standard | v1
     tracked: int | None = None  # token id whose rank is followed; None: the baseline's top-1 at each position
-    part: str = "all"  # output: the last depth at the position only | position: every depth there | all: then all
+    part: str = "all"  # one of PARTS
 
 
 @dataclass(frozen=True)
