@@ -31,7 +31,7 @@ from stagescope.engine.schedule import ScheduleError, parse, resolve, sync_layer
 from stagescope.engine.tokens import Token
 from stagescope.text import printable
 
-WORDS = " the, of, Paris, a, London, is, in, city, and, France,.,,\n, Rome,\u00a0, to,(, Berlin, located".split(",")
+WORDS = " the, of, Paris, a, London, is, in, city, and, France,.,,\n, Rome,\u00a0, to,(, Berlin".split(",")
 D_VOCAB = 50_000
 
 
@@ -39,7 +39,8 @@ class FakeEngine:
     """An Engine. Hooks for tests:
 
     requests: what was asked, in order.   closed: whether `close` was called.
-    gates: request type -> Event that its replies wait for.   failures: request type -> Failures, one a request.
+    gates: request type -> Event that its replies wait for.
+    failures: request type -> Failures, one a request.
     delay: seconds before every reply, to watch the screen by hand.
     """
 
@@ -52,7 +53,7 @@ class FakeEngine:
         self.texts = {_id(word): printable(word) for word in WORDS}
         self.loaded = asyncio.Event()
         self.info = ModelInfo(
-            name="fake-12", source="seeded noise, no weights", architecture="FakeForCausalLM", n_layers=n_layers,
+            name="fake", source="seeded noise, no weights", architecture="FakeForCausalLM", n_layers=n_layers,
             d_model=64, d_mlp=256, n_heads=4, d_vocab=D_VOCAB, n_ctx=256, prefix=Token(0, "<|endoftext|>"),
             fingerprint=f"fake-{n_layers}-{seed}", noise_kl=2e-7, load_seconds=0.1,
         )  # fmt: skip
@@ -125,7 +126,8 @@ class FakeEngine:
         high = (m * np.linspace(0.01, 0.2, n)).astype(np.int32)
         suppression = (high * np.linspace(0.2, 0.7, n)).astype(np.int32)
         yield Census(
-            self.info.name, self.info.fingerprint, "weights", 256, 0.0, m, high, high - suppression, suppression,
+            self.info.name, self.info.fingerprint, "weights", 256, 0.0, m,
+            high, high - suppression, suppression,
             np.zeros(n, np.int32), rng.integers(0, 5, n, dtype=np.int32), *rng.random((3, n, m)),
             np.ones((n, m), np.int8),
         )  # fmt: skip
@@ -135,7 +137,8 @@ class FakeEngine:
         if len(tokens) == 1:
             yield tokens[0]
         else:
-            yield Failure("usage", f"“{printable(request.text)}” is {len(tokens)} tokens.", "Give the text of one token.")
+            reason = f"“{printable(request.text)}” is {len(tokens)} tokens."
+            yield Failure("usage", reason, "Give the text of one token.")
 
     def tokenize(self, prompt: str) -> tuple[Token, ...]:
         pieces = re.findall(r" ?[^\s]{1,6}|\s", prompt)
@@ -154,12 +157,13 @@ class FakeEngine:
         n_depths = len(layers)
 
         rng = np.random.default_rng([self.seed, zlib.crc32(request.prompt.encode("utf-8", "replace"))])
-        ranked = [rng.permutation(len(WORDS)) for _ in range(n_tokens)]  # every depth shows a rotation of these
+        ranked = [rng.permutation(len(WORDS)) for _ in range(n_tokens)]  # a depth shows a rotation of these
         drift = np.array([max(n_layers - max(group, default=-1) - 1, 0) // 3 for group in layers])
         noise = np.random.default_rng([self.seed, zlib.crc32(str(schedule).encode())])
         changed = np.zeros(n_depths)
         if schedule:
-            first = next((d for d in range(1, n_depths) if layers[d] != (d - 1,) or plan[d - 1] != _whole(d - 1)), n_depths)
+            plain = [layers[d] == (d - 1,) and plan[d - 1] == _whole(d - 1) for d in range(1, n_depths)]
+            first = plain.index(False) + 1 if False in plain else n_depths
             changed[first:] = np.exp(-np.arange(n_depths - first) / 6)
             drift = drift + (changed > 0.6)
         wide = (n_depths, n_tokens)
@@ -192,8 +196,12 @@ class FakeEngine:
             arrays[name][away] = np.nan
         effects = np.array([effect, effect < 0.4, effect * 2 - 0.3 * (effect > 0)], float)
         effects[:, hidden] = np.nan
-        norms = np.array([1 + 0 * depth + 60 * depth + rng.random(n_tokens), *rng.random((2, n_layers + 1, n_tokens))[:, :1] * 20 * depth])
+        written = rng.random((2, 1, n_tokens)) * (1 + 20 * depth)
+        norms = np.array([1 + 60 * depth + rng.random(n_tokens), *written])
         norms[1:, 0] = np.nan
+        for d, place in enumerate(plan, start=1):
+            norms[1, d] *= not any(run.attn for run in place)
+            norms[2, d] *= not any(run.mlp for run in place)
         return Reading(
             model=self.info, prompt=request.prompt, tokens=tokens, schedule=str(schedule), lens=request.lens,
             positions=positions, layers=layers, tracked=tracked, **arrays,

@@ -74,6 +74,8 @@ class LocalEngine:
     def answer(self, request: Request) -> Iterator[Reply]:
         """Replies in order; the last is the result. Raises EngineError, Cancelled."""
         work = {Load: self._load, Read: self._read, TakeCensus: self._census, FindToken: self._find}
+        if self.info is None and not isinstance(request, Load):
+            raise EngineError("error", "no model is loaded.", "Load one first.")
         try:
             yield from work[type(request)](request)
         except (MemoryError, RuntimeError) as error:
@@ -99,7 +101,8 @@ class LocalEngine:
     # ------------------------------------------------------------------------------------------- loading
 
     def _load(self, request: Load) -> Iterator[Reply]:
-        self.request, self.net, self.info = request, None, None
+        self._free()
+        self.request, self.net, self.info, self.tokenizer, self.averages = request, None, None, None, None
         yield from self._locate(request)
         self.tokenizer = light_tokenizer(self.located.directory)
         self.info = replace(
@@ -364,7 +367,10 @@ class LocalEngine:
     def _find(self, request: FindToken) -> Iterator[Reply]:
         """A word is tried with a space before it first: that is how it stands inside a text."""
         for text in (f" {request.text}", request.text) if not request.text.startswith(" ") else (request.text,):
-            ids = encode(self.tokenizer, text, None)
+            try:
+                ids = encode(self.tokenizer, text, None)
+            except PromptError as error:
+                raise EngineError("usage", f"{error}.") from error
             if len(ids) == 1:
                 yield Token(ids[0], texts(self.tokenizer, ids)[ids[0]])
                 return
