@@ -219,10 +219,10 @@ class LocalEngine:
                 checkpoint=lambda fraction: self.checkpoint(),
             )
             reading = replace(reading, milliseconds=_ms(began))
+            yield reading
             if part == "whole":
                 self.baselines[key] = reading.baseline or reading
                 self._keep(asked, reading)
-            yield reading
         self._let_go(asked)
 
     def _asked(self, request: Read) -> Asked:
