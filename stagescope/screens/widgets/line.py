@@ -20,7 +20,7 @@ def to_line(text: str) -> str:
 
 
 def from_line(line: str) -> str:
-    r"""The text that `to_line` wrote: \u{a} is a newline again. Surrogates and numbers beyond Unicode stay as typed."""
+    r"""The text that `to_line` wrote: \u{a} is a newline again. Surrogates and what is no Unicode stay."""
 
     def character(match: re.Match) -> str:
         code = int(match[1], 16)
@@ -44,7 +44,7 @@ class Line(Static):
 
 
 class Field(Input):
-    r"""A line to type into. Its value is always printable; `text` is what it stands for (\u{a} is a newline)."""
+    r"""A line to type into. Its value is always printable; `text` is what it stands for (\u{a}: newline)."""
 
     def __init__(self, text: str = "", **options):
         super().__init__(to_line(text), compact=True, select_on_focus=False, **options)
@@ -59,7 +59,7 @@ class Field(Input):
         self.cursor_position = len(self.value)
 
     def replace(self, text: str, start: int, end: int) -> None:
-        """Every way of putting text in comes through here: keys, the terminal's paste, and the app's clipboard."""
+        """Every text put in comes through here: keys, the terminal's paste, the app's clipboard."""
         start, end = sorted((start, end))
         before = self.value[:start]
         super().replace(printable(before + text)[len(before) :], start, end)
@@ -70,9 +70,9 @@ class Field(Input):
         event.prevent_default().stop()
 
     async def _on_key(self, event: events.Key) -> None:
-        """Bound keys act here, in the order they come; Textual would send them round by the app, after later letters.
+        """Bound keys act here, in the order they come; Textual would act on them after later letters.
 
-        A slow line delivers "Enter d" in one piece: both are in this field's queue by the time Enter leaves it.
+        A slow line delivers "Enter d" in one piece: both are in this queue by the time Enter leaves it.
         """
         if self.screen.focused is not self:
             event.prevent_default().stop()

@@ -141,9 +141,9 @@ class Stack(ScrollView, can_focus=True):
             return
         old, self._strips = self._strips, self._draw(width, height)
         for y, strip in enumerate(self._strips):
-            changed = lines.changed_width(old[y], strip) if y < len(old) else width
-            if changed:
-                self.refresh(Region(0, y, changed, 1))
+            spans = lines.changed_spans(old[y], strip) if y < len(old) else [(0, width)]
+            if spans:
+                self.refresh(*(Region(start, y, end - start, 1) for start, end in spans))
 
     def _draw(self, width: int, height: int) -> list[Strip]:
         styles = self._styles()

@@ -1,0 +1,153 @@
+"""The one table of keys: bindings, footer, help screen, command palette and docs/keys.md all come from it.
+
+An action called "drop" is the method `action_drop` of the screen it works in. Its place is that screen
+("explore", "help", "models", "ask", "confirm"), one of the two lines of the explore screen that take text
+("prompt", "schedule"), or the whole "app". Keys are spelled as Textual spells them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from textual.binding import Binding
+
+
+@dataclass(frozen=True)
+class Action:
+    name: str
+    keys: tuple[str, ...]
+    label: str  # footer and palette, as short as it can be
+    help: str  # one sentence
+    group: str  # heading in the help
+    place: str
+    footer: int  # 1 is the last to go when the terminal is narrow; 0 never stands in the footer
+
+
+EDIT, MOVE, LOOK = "Edit the layer under the cursor", "Move", "Look"
+ASK, PROGRAM = "Prompt and schedule", "Program"
+
+_TABLE = {  # place -> rows of (name, keys, label, help, group, footer)
+    "explore": (
+        ("drop", "d", "drop", "Take the layer out: the residual stream passes by (again: back).", EDIT, 2),
+        ("attn", "a", "attn", "Switch the layer's attention off (again: on).", EDIT, 5),
+        ("mlp", "m", "mlp", "Switch the layer's MLP off (again: on).", EDIT, 6),
+        ("swap_up", "s", "swap↑", "Exchange the layer with the one drawn above it.", EDIT, 7),
+        ("swap_down", "S", "swap↓", "Exchange the layer with the one drawn below it.", EDIT, 13),
+        ("repeat", "x", "repeat", "Run the layer twice in place (again: once).", EDIT, 11),
+        ("undo", "u", "undo", "Undo the last change of the schedule.", EDIT, 8),
+        ("redo", "ctrl+r", "redo", "Do again what was undone.", EDIT, 0),
+        ("baseline", "b", "baseline", "Show the baseline; again: the edit. Undo works here too.", EDIT, 9),
+        ("edit", ":", "edit", "Type a schedule: drop 3-5; swap 7 8; attn-off 2 @ -1.", ASK, 4),
+        ("prompt", "/ i", "prompt", "Type the prompt; tokens, output and stack follow.", ASK, 3),
+        ("up", "up k", "row up", "Move one row up.", MOVE, 0),
+        ("down", "down j", "row down", "Move one row down.", MOVE, 0),
+        ("page_up", "pageup", "page up", "Move one screenful up.", MOVE, 0),
+        ("page_down", "pagedown", "page down", "Move one screenful down.", MOVE, 0),
+        ("top", "home g", "first row", "Move to the topmost row.", MOVE, 0),
+        ("bottom", "end G", "last row", "Move to the lowest row.", MOVE, 0),
+        ("left", "left h", "token left", "Look at the token before.", MOVE, 0),
+        ("right", "right l", "token right", "Look at the token after.", MOVE, 0),
+        ("view", "v", "view", "Cycle: stack, grid of top tokens, grid of the change.", LOOK, 10),
+        ("track", "t", "track", "Follow one token: type it, or take the row's top token.", LOOK, 12),
+        ("lens", "L", "lens", "Logit lens: standard, or the paper's v1 (final scale everywhere).", LOOK, 0),
+        ("flip", "o", "flip", "Draw the last layer on top, or at the bottom.", LOOK, 0),
+        ("census", "N", "census", "Count prediction and suppression neurons, if it was cancelled.", LOOK, 0),
+        ("copy", "y", "copy", "Copy the shell command that prints this reading.", PROGRAM, 0),
+        ("models", "M ctrl+o", "model", "Load another model.", PROGRAM, 14),
+        ("restart", "r", "restart", "Start an engine that died, or a load that was cancelled.", PROGRAM, 0),
+        ("cancel", "escape", "cancel", "Cancel the job that runs.", PROGRAM, 0),
+        ("help", "?", "help", "Show this page.", PROGRAM, 1),
+        ("quit", "q", "quit", "Quit; asks first when that would lose time.", PROGRAM, 1),
+    ),
+    "app": (
+        ("interrupt", "ctrl+c", "quit now", "Quit without a question.", PROGRAM, 0),
+        ("command_palette", "ctrl+p", "palette", "Find any of these by name.", PROGRAM, 0),
+        ("focus_next", "tab", "next", "Go to the next pane: stack, prompt, schedule.", MOVE, 0),
+        ("focus_previous", "shift+tab", "back", "Go to the pane before.", MOVE, 0),
+    ),
+    "prompt": (("leave", "enter up down escape", "to the stack", "To the stack; the text stays.", ASK, 1),),
+    "schedule": (
+        ("apply", "enter", "apply", "Apply the typed schedule.", ASK, 1),
+        ("leave", "escape up down", "forget it", "Go to the stack; the schedule stays as it was.", ASK, 2),
+    ),
+    "help": (("close", "escape q ?", "close", "Back to the stack.", PROGRAM, 0),),
+    "models": (("close", "escape", "close", "Back to the stack.", PROGRAM, 0),),
+    "ask": (("close", "escape", "close", "Back to the stack.", PROGRAM, 0),),
+    "confirm": (
+        ("yes", "y q enter", "yes", "Yes.", PROGRAM, 0),
+        ("no", "n escape", "no", "No, go on.", PROGRAM, 0),
+    ),
+}
+ACTIONS = tuple(
+    Action(name, tuple(keys.split()), label, help, group, place, footer)
+    for place, rows in _TABLE.items()
+    for name, keys, label, help, group, footer in rows
+)
+
+_ARROWS = {"up": "↑", "down": "↓", "left": "←", "right": "→"}
+_KEY_NAMES = _ARROWS | {"pageup": "pgup", "pagedown": "pgdn", "escape": "esc"}
+
+
+def of(place: str) -> list[Action]:
+    """The actions of one place, in table order."""
+    return [action for action in ACTIONS if action.place == place]
+
+
+def bindings(place: str, priority: bool = False) -> list[Binding]:
+    """Textual bindings of one place. `priority`: they work whatever has the focus."""
+    of_what = "app" if place == "app" else "screen"
+    return [
+        Binding(",".join(a.keys), f"{of_what}.{a.name}", a.label, show=False, priority=priority)
+        for a in of(place)
+    ]
+
+
+def key_name(key: str) -> str:
+    """A key as people write it: ctrl+r, ↑, esc, ?."""
+    return _KEY_NAMES.get(key, key)
+
+
+def keys_text(action: Action) -> str:
+    return " ".join(key_name(key) for key in action.keys)
+
+
+def footer(width: int, place: str = "explore") -> list[Action]:
+    """The actions whose "key label" fit in `width` cells, two apart: the most wanted ones, in table order."""
+    room, kept = width, []
+    for action in sorted((a for a in of(place) if a.footer), key=lambda a: a.footer):
+        cells = len(key_name(action.keys[0])) + 1 + len(action.label) + 2
+        if cells > room:
+            break
+        room -= cells
+        kept.append(action)
+    return [action for action in of(place) if action in kept]
+
+
+def help_sections() -> list[tuple[str, list[tuple[str, str]]]]:
+    """[(heading, [(keys, sentence)])] of everything that works on the explore screen."""
+    everywhere = (*of("explore"), *of("app"))
+    groups = (EDIT, ASK, MOVE, LOOK, PROGRAM)
+    sections = {group: [a for a in everywhere if a.group == group] for group in groups}
+    sections |= {"While typing the prompt": of("prompt"), "While typing a schedule": of("schedule")}
+    return [(title, [(keys_text(a), a.help) for a in members]) for title, members in sections.items()]
+
+
+def palette() -> Iterable[Action]:
+    """What the command palette offers on the explore screen."""
+    return of("explore")
+
+
+def keys_markdown() -> str:
+    """docs/keys.md, whole."""
+    lines = ["# Keys", "", "Written by `stagescope.actions.keys_markdown()`; a test compares the two.", ""]
+    lines += ["Every action is also found by name with ctrl+p.", ""]
+    lines += ["Layers, sublayers, tokens and the footer can be clicked.", ""]
+    for heading, rows in help_sections():
+        lines += [f"## {heading}", "", "| keys | what it does |", "|---|---|"]
+        for keys, sentence in rows:
+            lines.append(f"| {' '.join(f'`{key}`' for key in keys.split())} | {sentence} |")
+        lines.append("")
+    return "\n".join(lines)
+
+

@@ -1,0 +1,143 @@
+"""The Textual app: one engine, one screen, and a clean end whatever ends it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Callable, Iterable, Sequence
+from datetime import datetime
+
+from textual.app import App, SystemCommand
+from textual.screen import Screen
+from textual.theme import Theme
+from textual.worker import WorkerFailed
+
+from stagescope import actions, paths
+from stagescope.engine.protocol import DEFAULT_PROMPT, Engine, Load
+from stagescope.screens.explore import Explore
+from stagescope.terminal import TerminalDriver
+from stagescope.text import printable
+
+# Okabe and Ito's colours (2008), told apart with every common colour blindness; no meaning rests on hue.
+THEME = Theme(
+    name="stagescope",
+    primary="#56B4E9",
+    secondary="#CC79A7",
+    accent="#E69F00",
+    warning="#F0E442",
+    error="#F08A4B",
+    success="#56B4E9",
+    foreground="#D8DCE2",
+    background="#101216",
+    surface="#16191F",
+    panel="#20242C",
+    dark=True,
+)
+CLOSE_SECONDS = 5.0  # an engine that does not end in this time is left to the end of its standard input
+
+
+class StageApp(App[str]):
+    """Run with `run_app`. The app's result is the shell command of the last reading.
+
+    engine_factory makes an Engine; it is called again after an engine died. models: (name, note, on disk) of
+    the model picker. ascii_only: no block elements in the stack. Raises ScheduleError for a schedule that is
+    wrong whatever the model.
+    """
+
+    TITLE = "stagescope"
+    BINDINGS = actions.bindings("app", priority=True)
+    ENABLE_COMMAND_PALETTE = True
+
+    def __init__(
+        self,
+        engine_factory: Callable[[], Engine],
+        load: Load | None = None,
+        prompt: str = DEFAULT_PROMPT,
+        schedule: str = "",
+        position: int = -1,
+        lens: str = "standard",
+        models: Sequence[tuple[str, str, bool]] = (),
+        ascii_only: bool = False,
+    ):
+        # NO_COLOR alone still sends 24-bit greys; with an ansi theme Textual sends no colour. It takes the
+        # variable out of the environment, so it is read before.
+        no_color = bool(os.environ.get("NO_COLOR"))
+        super().__init__(driver_class=TerminalDriver, ansi_color=no_color or None)
+        self.engine_factory = engine_factory
+        self.engine = engine_factory()
+        self.explore = Explore(load or Load(), prompt, schedule, position, lens, models, ascii_only)
+        self.crash = ""  # one line, for stderr
+        self.register_theme(THEME)
+        self.theme = "ansi-dark" if no_color else THEME.name
+
+    def on_mount(self) -> None:
+        self.push_screen(self.explore)
+        if not self.is_headless:
+            loop = asyncio.get_running_loop()
+            for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
+                loop.add_signal_handler(number, self.leave, 128 + number)
+
+    async def on_unmount(self) -> None:
+        await self._close_engine()
+
+    async def restart_engine(self) -> None:
+        """Another engine in place of the one that died."""
+        await self._close_engine()
+        self.engine = self.engine_factory()
+
+    async def _close_engine(self) -> None:
+        try:
+            await asyncio.wait_for(self.engine.close(), CLOSE_SECONDS)
+        except TimeoutError:
+            self.log.error(f"the engine did not close within {CLOSE_SECONDS} s")
+
+    def leave(self, return_code: int = 0) -> None:
+        """End the app; its result is the command that prints the last reading."""
+        self.exit(self.explore.command(), return_code=return_code)
+
+    def action_interrupt(self) -> None:
+        self.leave(130)
+
+    async def action_quit(self) -> None:  # Textual's own ctrl+q
+        self.leave()
+
+    def get_system_commands(self, screen: Screen) -> Iterable[SystemCommand]:
+        if screen is self.explore:
+            for action in actions.palette():
+                keys = actions.keys_text(action)
+                run = getattr(screen, f"action_{action.name}")
+                yield SystemCommand(action.label, f"{keys}   {action.help}", run)
+        yield SystemCommand("theme", "Change the colours.", self.action_change_theme)
+
+    def _fatal_error(self) -> None:
+        """A plain traceback to the log and one line for stderr: Textual's own shows locals, so prompts."""
+        error = self._exception
+        if isinstance(error, WorkerFailed):
+            error = error.error
+        reason = f"{type(error).__name__}: {printable(str(error))[:300]}"
+        self.crash = f"stagescope: stopped by an error of its own ({reason})"
+        try:
+            file = paths.log_dir() / "app.log"
+            with paths.private_file(file, "a") as log:
+                log.write(f"{datetime.now().astimezone().isoformat(timespec='seconds')}\n")
+                log.write("".join(traceback.format_exception(error)) + "\n")
+            self.crash += f"; the traceback is in {printable(str(file))}"
+        except paths.PathError as no_log:
+            self.crash += f"; its traceback could not be kept: {no_log}"
+        self._close_messages_no_wait()
+
+
+def run_app(app: StageApp, mouse: bool = True) -> tuple[str | None, int]:
+    """Run the app to its end. Returns (shell command of the last reading, exit code).
+
+    The command is None when the terminal is gone. Exit code 130 after ctrl+c, 143 and 129 after SIGTERM and
+    SIGHUP, 1 after a crash, which stderr tells in a line.
+    """
+    command = app.run(mouse=mouse)
+    code = app.return_code or 0
+    if app.crash:
+        print(app.crash, file=sys.stderr)
+    return (None if code == 129 else command), code  # after SIGHUP there is nobody to print to

@@ -1,0 +1,79 @@
+"""What the edit keys do to a schedule, and the schedules to go back to. No screen in here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from stagescope.engine.schedule import Plan, Schedule, attn_off, drop, mlp_off, repeat, swap, toggle
+
+
+class CannotEdit(Exception):
+    """A key that makes no sense on this row; says why."""
+
+
+@dataclass
+class History:
+    """The schedule shown, those before it and those undone. The baseline toggle is a change like others."""
+
+    now: Schedule
+    before: list[Schedule] = field(default_factory=list)
+    undone: list[Schedule] = field(default_factory=list)
+    set_aside: Schedule | None = None  # the edit that `baseline` hides
+
+    def change(self, schedule: Schedule) -> None:
+        if str(schedule) != str(self.now):
+            self.before.append(self.now)
+            self.now, self.undone, self.set_aside = schedule, [], None
+
+    def undo(self) -> bool:
+        if not self.before:
+            return False
+        self.undone.append(self.now)
+        self.now = self.before.pop()
+        return True
+
+    def redo(self) -> bool:
+        if not self.undone:
+            return False
+        self.before.append(self.now)
+        self.now = self.undone.pop()
+        return True
+
+    def baseline(self) -> bool:
+        """The empty schedule; called again, the edit it hid. False when there is nothing to hide or show."""
+        hidden, shown = self.set_aside, self.now
+        if not shown and hidden is None:
+            return False
+        self.change(Schedule() if shown else hidden)
+        self.set_aside = shown or None
+        return True
+
+
+def key_edit(
+    verb: str, schedule: Schedule, plan: Plan, layer: int, place: int | None, towards: int = 0
+) -> Schedule:
+    """The schedule after an edit key on `layer`, which runs at `place` of `plan` (None: it does not run).
+
+    verb: drop | attn | mlp | swap | repeat. towards: +1 exchanges with the place that runs after, -1 before.
+    Raises CannotEdit; the result may still be refused by `resolve` (a layer already dropped).
+    """
+    match verb:
+        case "drop":
+            return toggle(schedule, drop(layer))
+        case "attn":
+            return toggle(schedule, attn_off(layer))
+        case "mlp":
+            return toggle(schedule, mlp_off(layer))
+        case "repeat":
+            return toggle(schedule, repeat(layer))
+    if place is None:
+        raise CannotEdit(f"layer {layer} does not run, so there is nothing to swap")
+    if not 0 <= place + towards < len(plan):
+        end = "last" if towards > 0 else "first"
+        raise CannotEdit(f"layer {layer} already runs {end}: nothing to swap it with")
+    neighbours = plan[place + towards]
+    if len(neighbours) > 1:
+        raise CannotEdit(f"layer {layer} stands beside a parallel group: swap single layers")
+    if neighbours[0].layer == layer:
+        raise CannotEdit(f"layer {layer} stands beside its own copy: swap two different layers")
+    return toggle(schedule, swap(*sorted((layer, neighbours[0].layer))))

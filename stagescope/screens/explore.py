@@ -1,0 +1,349 @@
+"""The main screen: the stack of layers over one prompt, and what an edit does to it.
+
+It holds what is wanted (prompt, schedule, position, lens, tracked token), asks the engine for it, and draws
+what came last. Widgets draw; explore_keys.py says what keys and clicks do; words.py words the single lines.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Callable, Sequence
+from contextlib import aclosing
+from dataclasses import replace
+from functools import partial
+
+from textual import events
+from textual.app import ComposeResult
+from textual.containers import Horizontal
+from textual.content import Content
+from textual.widgets import Label
+
+from stagescope import actions
+from stagescope.engine.protocol import (
+    Census,
+    Failure,
+    Load,
+    ModelInfo,
+    Progress,
+    Read,
+    Reading,
+    Reply,
+    Request,
+    TakeCensus,
+)
+from stagescope.engine.schedule import Schedule, ScheduleError, parse, resolve
+from stagescope.engine.tokens import Token
+from stagescope.screens import words
+from stagescope.screens.edits import History
+from stagescope.screens.explore_keys import VIEWS, ExploreKeys
+from stagescope.screens.rows import Row, rows
+from stagescope.screens.widgets.detail import effect_line, row_line
+from stagescope.screens.widgets.line import Field, Line, PromptField, ScheduleField
+from stagescope.screens.widgets.stack import Stack
+from stagescope.screens.widgets.tokens import TokenStrip
+from stagescope.text import printable
+
+PAUSE = 0.06  # seconds without a key before the output follows the prompt
+QUIET = 0.3  # ... before the whole stack does
+NOTE = 8.0  # seconds a remark stays in the status line
+EXPLORE_ACTIONS = frozenset(action.name for action in actions.of("explore"))
+SMALLEST = (60, 16)
+SCHEDULE_HINT = ": types a schedule, such as drop 3-5; swap 7 8"
+JOBS = {"load": "loading", "read": "reading", "census": "census of neurons", "token": "finding the token"}
+TALL = 44  # rows of terminal from which the row under the cursor is told in full, in two lines of its own
+
+
+class Explore(ExploreKeys):
+    # Priority: keys act in the order they come, also when a slow line delivers ":drop 3" in one piece.
+    BINDINGS = actions.bindings("explore", priority=True)
+    CSS_PATH = "explore.tcss"
+    AUTO_FOCUS = "#stack"
+
+    def __init__(
+        self,
+        load: Load,
+        prompt: str,
+        schedule: str = "",
+        position: int = -1,
+        lens: str = "standard",
+        models: Sequence[tuple[str, str, bool]] = (),
+        ascii_only: bool = False,
+    ):
+        super().__init__()
+        self.load, self.models = load, models
+        # what is wanted
+        self.prompt = prompt
+        self.history = History(parse(schedule))
+        self.at = position  # negative counts from the end, so that it follows the prompt as it is typed
+        self.lens = lens
+        self.tracked: int | None = None
+        self.census_wanted = True
+        # what is known
+        self.info: ModelInfo | None = None
+        self.reading: Reading | None = None  # what the stack shows
+        self.output: Reading | None = None  # what the output and token lines show: newer while typing
+        self.answered: Read | None = None  # the request `reading` answers
+        self.output_for: Read | None = None  # ... and `output`
+        self.census: Census | None = None
+        self.jobs: dict[str, tuple[Request, Progress]] = {}  # "load", "read", "census", while they run
+        self.dead = False  # the engine ended; r starts another
+        self.failure = ""  # stays until something works again
+        self.note = ""  # goes by itself
+        self.note_timer = None
+        self.schedule_error: ScheduleError | None = None
+        self.stack_rows: list[Row] = []
+        self.view = VIEWS[0]
+
+        # what is drawn; kept here, as a reply may still come while the screen is taken down
+        self.small, self.header, self.effect = Line("small"), Line("header"), Line("effect")
+        self.detail, self.status, self.footer = Line("detail"), Line("status"), Line("footer")
+        self.stack = Stack(id="stack", ascii_only=ascii_only)
+        self.token_strip = TokenStrip(id="tokens", ascii_only=ascii_only)
+
+    def compose(self) -> ComposeResult:
+        self.prompt_field = PromptField(self.prompt, id="prompt")  # an Input needs its app to be made
+        self.schedule_field = ScheduleField(str(self.schedule), id="schedule", placeholder=SCHEDULE_HINT)
+        yield from (self.small, self.header, self.effect, self.stack, self.token_strip, self.detail)
+        mark = self.stack.glyphs.cursor
+        yield Horizontal(Label(f"prompt {mark} ", markup=False), self.prompt_field)
+        yield Horizontal(Label(f"edit   {mark} ", markup=False), self.schedule_field)
+        yield from (self.status, self.footer)
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """Keys are text while a line is typed."""
+        return not isinstance(self.focused, Field) or action not in EXPLORE_ACTIONS
+
+    def on_mount(self) -> None:
+        self.start()
+
+    @property
+    def schedule(self) -> Schedule:
+        return self.history.now
+
+    @property
+    def tokens(self) -> tuple[Token, ...]:
+        return self.output.tokens if self.output else ()
+
+    def position(self, reading: Reading | None) -> int:
+        """The position cursor within the tokens of a reading."""
+        n = len(reading.tokens) if reading else 1
+        return min(max(self.at if self.at >= 0 else n + self.at, 0), n - 1)
+
+    def wanted(self) -> Read:
+        return Read(self.prompt, str(self.schedule), self.at, lens=self.lens, tracked=self.tracked)
+
+    # ------------------------------------------------------------------------------- asking the engine
+
+    def start(self) -> None:
+        """Load the model and ask for the reading at once: an engine that knows it already need not wait."""
+        if self.dead:
+            self.run_worker(self._restart, group="load", exclusive=True)
+        else:
+            self.run_worker(self._load, group="load", exclusive=True)
+            self.read()
+
+    def read(self, typing: bool = False) -> None:
+        """Ask for what is wanted; the latest wins. typing: the output after a pause, the rest when quiet."""
+        if self.prompt:
+            self.run_worker(partial(self._read, self.wanted(), typing), group="read", exclusive=True)
+        else:
+            self.workers.cancel_group(self, "read")
+            self.say("the prompt is empty: type one")
+
+    async def _load(self) -> None:
+        await self._converse("load", self.load, self._loaded)
+        if self.info and self.info.loaded and self.answered is None and "read" not in self.jobs:
+            self.read()
+        self._census_by_itself()
+
+    async def _restart(self) -> None:
+        """Another engine in place of the one that died, and all of it once more."""
+        self.dead, self.failure, self.answered = False, "", None
+        self.jobs["load"] = (self.load, Progress("starting the engine", math.nan))
+        self.draw()
+        await self.app.restart_engine()
+        self.read()
+        await self._load()
+
+    async def _read(self, request: Read, typing: bool) -> None:
+        if typing:
+            loop = asyncio.get_running_loop()
+            quiet = loop.time() + QUIET
+            await asyncio.sleep(PAUSE)
+            first, show_first = replace(request, part="output"), partial(self._show_output, request)
+            if not await self._converse("read", first, show_first):
+                return
+            await asyncio.sleep(quiet - loop.time())
+
+        def show(reading: Reading) -> None:
+            self.reading, self.answered = reading, request
+            self._show_output(request, reading)
+
+        await self._converse("read", request, show)
+        self._census_by_itself()
+
+    def _census_by_itself(self) -> None:
+        """Once, when the first reading stands and the weights are there."""
+        ready = self.info is not None and self.info.loaded and self.answered is not None
+        if ready and self.census_wanted and self.census is None and "census" not in self.jobs:
+            self.take_census()
+
+    def take_census(self) -> None:
+        work = partial(self._converse, "census", TakeCensus(), self._counted)
+        self.run_worker(work, group="census", exclusive=True)
+
+    async def _converse(self, job: str, request: Request, receive: Callable[[Reply], None]) -> bool:
+        """Ask, show progress and failures in the status line, give results to `receive`. False: it failed."""
+        self.jobs[job] = (request, Progress(JOBS[job], math.nan))
+        self.draw_status()
+        try:
+            async with aclosing(self.app.engine.ask(request)) as replies:
+                async for reply in replies:
+                    match reply:
+                        case Progress():
+                            self.jobs[job] = (request, reply)
+                            self.draw_status()
+                        case Failure():
+                            self._failed(job, reply)
+                            return False
+                        case _:
+                            receive(reply)
+            return True
+        finally:  # a newer request of the same job may have taken the place already
+            if job in self.jobs and self.jobs[job][0] is request:
+                del self.jobs[job]
+            self.draw_status()
+
+    def _loaded(self, info: ModelInfo) -> None:
+        self.info = info
+        try:
+            resolve(self.schedule, info.n_layers, parallel_blocks=info.parallel)
+        except ScheduleError as error:
+            self.history = History(Schedule())
+            self.schedule_field.text = ""
+            self.say(f"schedule {error.text!r} does not fit {info.name} and was taken away: {error.reason}")
+            self.read()
+        if info.loaded and info.warnings:
+            self.say(" ".join(info.warnings))
+        self.draw()
+
+    def _show_output(self, request: Read, reading: Reading) -> None:
+        self.output, self.output_for, self.failure = reading, request, ""
+        self.draw()
+
+    def _counted(self, census: Census) -> None:
+        self.census = census
+        self.draw()
+
+    def _failed(self, job: str, reply: Failure) -> None:
+        if reply.kind == "cancelled":
+            return
+        self.failure = words.failure(reply)
+        self.dead = self.dead or reply.kind == "died"
+        if job == "load":  # the reading waits for weights that will not come
+            self.workers.cancel_group(self, "read")
+        if job == "census":
+            self.census_wanted = False
+        self.draw_status()
+
+    # ------------------------------------------------------------------------------------------ drawing
+
+    def draw(self) -> None:
+        """Everything, from what is known now."""
+        reading, position = self.reading, self.position(self.reading)
+        if self.info is not None:
+            self.stack_rows = self._rows()
+        self.stack.show(
+            self.stack_rows,
+            position=position,
+            tokens=reading.tokens if reading else (),
+            settled=self._is_wanted(self.answered),
+            mode=self.view,
+        )
+        here = self.position(self.output)
+        self.token_strip.show(self.tokens, here)
+        width, glyphs = self.size.width, self.stack.glyphs
+        self.effect.show(effect_line(self.output, here, width, glyphs=glyphs) if self.output else "")
+        self.effect.set_class(not self._is_wanted(self.output_for), "-stale")
+        self.draw_status()
+
+    def _is_wanted(self, request: Read | None) -> bool:
+        """Whether what answers a request is what is wanted now; another position of it is."""
+        return request is not None and replace(request, position=self.at) == self.wanted()
+
+    def _rows(self) -> list[Row]:
+        """The rows of the schedule; until its reading is there, with the numbers each layer had before."""
+        fresh = rows(self.info, self.reading, self.census, self.schedule, self.position(self.reading))
+        if self.reading is None or self.reading.schedule == str(self.schedule):
+            return fresh
+        before = {row.key: row for row in self.stack_rows}
+        place = ("depth", "state", "mean", "partial", "moved", "copy", "copies")
+        return [replace(before.get(row.key, row), **{n: getattr(row, n) for n in place}) for row in fresh]
+
+    def draw_status(self) -> None:
+        """The lines that change while nothing else does: header, detail, status."""
+        width, height = self.size
+        self.header.show(words.header(self.info, self.output, self.state(), width))
+        self.footer.show(words.footer(width, self._place()))
+        row, reading = self.stack.row_at_cursor(), self.reading
+        told = {"lines": 2 if height >= TALL else 1, "glyphs": self.stack.glyphs}
+        if reading and reading.schedule != str(self.schedule):
+            reading = None  # its depths are other places than the rows'
+        said, running = self._said(width), self.running_jobs()
+        room = width - (len(running) + 3) * (running != "" and height < TALL)
+        detail = row_line(row, reading, self.position(self.reading), room, **told) if row else Content()
+        self.detail.show(detail)
+        if not said and height < TALL and room >= SMALLEST[0]:  # the detail has no line of its own
+            said = detail + Content(running.rjust(width - detail.cell_length))
+        self.status.show(said or running, layout=True)
+
+    def _place(self) -> str:
+        """Whose keys work now, as the table of actions calls it."""
+        return self.focused.id if isinstance(self.focused, Field) else "explore"
+
+    def on_descendant_focus(self) -> None:
+        self.draw_status()
+
+    def _said(self, width: int) -> Content | str:
+        """What the status line must tell now: a wrong schedule, a remark, a failure."""
+        field = self.schedule_field
+        if self.schedule_error and field.has_focus:
+            return words.schedule_error(self.schedule_error, field.region.x, width)
+        restart = " r starts the engine again; prompt, schedule and readings are kept." if self.dead else ""
+        if self.note:
+            return Content.styled(printable(self.note), "$text-accent")
+        return Content.styled(self.failure + restart, "$text-error") if self.failure else ""
+
+    def running_jobs(self) -> str:
+        return "   ".join(words.progress(job) for name, (_, job) in self.jobs.items() if name != "read")
+
+    def state(self) -> str:
+        """What the header says the engine is doing."""
+        if self.dead:
+            return "engine stopped"
+        if "load" in self.jobs:
+            done = self.jobs["load"][1].done
+            return "loading" if math.isnan(done) else f"loading {100 * done:.0f} %"
+        if "read" in self.jobs:
+            return "reading"
+        return "idle" if self.info and self.info.loaded else "no model"
+
+    def say(self, note: str) -> None:
+        """A remark in the status line, for a while."""
+        self.note = note
+        if self.note_timer:
+            self.note_timer.stop()
+        self.note_timer = self.set_timer(NOTE, self._unsay)
+        self.draw_status()
+
+    def _unsay(self) -> None:
+        self.note = ""
+        self.draw_status()
+
+    def on_resize(self, event: events.Resize) -> None:
+        width, height = event.size
+        self.set_class(width < SMALLEST[0] or height < SMALLEST[1], "-small")
+        self.set_class(height >= TALL, "-tall")
+        self.small.show(f"stagescope needs {SMALLEST[0]}x{SMALLEST[1]}, this terminal is {width}x{height}")
+        self.call_after_refresh(self.draw)

@@ -1,0 +1,316 @@
+"""What each key, click and typed line does on the explore screen: the methods the table of actions names."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import partial
+
+from textual import on
+from textual.screen import Screen
+from textual.widgets import Input
+
+from stagescope import paths
+from stagescope.engine.protocol import LENSES, FindToken
+from stagescope.engine.schedule import Schedule, ScheduleError, parse, resolve
+from stagescope.engine.tokens import Token
+from stagescope.screens import words
+from stagescope.screens.ask import Ask, Confirm
+from stagescope.screens.edits import CannotEdit, History, key_edit
+from stagescope.screens.help import Help
+from stagescope.screens.models import Models
+from stagescope.screens.rows import Row
+from stagescope.screens.widgets.line import from_line
+from stagescope.screens.widgets.stack import Stack
+from stagescope.screens.widgets.tokens import TokenStrip
+from stagescope.text import printable, visible
+
+VIEWS = ("stack", "tokens", "delta")
+SLOW_LOAD = 20.0  # seconds of loading that `q` asks about
+
+
+class ExploreKeys(Screen):
+    """Half of the Explore screen: it changes what is wanted, then draws and asks."""
+
+    # ---------------------------------------------------------------------------------- editing the network
+
+    def action_drop(self) -> None:
+        self._edit("drop")
+
+    def action_attn(self) -> None:
+        self._edit("attn")
+
+    def action_mlp(self) -> None:
+        self._edit("mlp")
+
+    def action_repeat(self) -> None:
+        self._edit("repeat")
+
+    def action_swap_up(self) -> None:
+        self._edit("swap", -1 if self.stack.flipped else +1)
+
+    def action_swap_down(self) -> None:
+        self._edit("swap", +1 if self.stack.flipped else -1)
+
+    def _edit(self, verb: str, towards: int = 0, row: Row | None = None) -> None:
+        row = row or self.stack.row_at_cursor()
+        if row is None or self.info is None:
+            self.say("the model's layers are not known yet")
+        elif not row.layers:
+            self.say("the embedding is no layer: move to one with ↑ ↓")
+        elif len(row.layers) > 1:
+            self.say("this row is a group of layers: edit it as text with :")
+        else:
+            known = {"parallel_blocks": self.info.parallel}
+            plan = resolve(self.schedule, self.info.n_layers, **known)
+            place = None if row.depth is None else row.depth - 1
+            try:
+                schedule = key_edit(verb, self.schedule, plan, row.layers[0], place, towards)
+                resolve(schedule, self.info.n_layers, **known)
+            except CannotEdit as error:
+                self.say(str(error))
+            except ScheduleError as error:
+                self.say(error.reason)
+            else:
+                self.history.change(schedule)
+                self._schedule_changed()
+
+    def _schedule_changed(self) -> None:
+        self.schedule_field.text = str(self.schedule)
+        self.failure = self.note = ""
+        self.draw()
+        self.read()
+
+    def action_undo(self) -> None:
+        self._step(self.history.undo(), "nothing to undo")
+
+    def action_redo(self) -> None:
+        self._step(self.history.redo(), "nothing to do again")
+
+    def action_baseline(self) -> None:
+        self._step(self.history.baseline(), "this is the baseline, and no edit was set aside")
+
+    def _step(self, changed: bool, otherwise: str) -> None:
+        self._schedule_changed() if changed else self.say(otherwise)
+
+    # --------------------------------------------------------------------------------------- moving, looking
+
+    def action_up(self) -> None:
+        self.stack.cursor_up()
+
+    def action_down(self) -> None:
+        self.stack.cursor_down()
+
+    def action_page_up(self) -> None:
+        self.stack.page(-1)
+
+    def action_page_down(self) -> None:
+        self.stack.page(+1)
+
+    def action_top(self) -> None:
+        self.stack.first()
+
+    def action_bottom(self) -> None:
+        self.stack.last()
+
+    def action_left(self) -> None:
+        self.move_to(self.position(self.output) - 1)
+
+    def action_right(self) -> None:
+        self.move_to(self.position(self.output) + 1)
+
+    def move_to(self, position: int) -> None:
+        """Look at another token; ask only if what is known does not cover it."""
+        if not 0 <= position < len(self.tokens) or position == self.position(self.output):
+            return
+        self.at = position
+        self.draw()
+        if not (self.reading and position in self.reading.positions and self.reading.tokens == self.tokens):
+            self.read()
+
+    def action_view(self) -> None:
+        self.view = VIEWS[(VIEWS.index(self.view) + 1) % len(VIEWS)]
+        self.draw()
+
+    def action_flip(self) -> None:
+        self.stack.flipped = not self.stack.flipped
+
+    def action_lens(self) -> None:
+        self.lens = LENSES[(LENSES.index(self.lens) + 1) % len(LENSES)]
+        meaning = {"standard": "", "v1": " (final scale at every depth, no biases)"}[self.lens]
+        self.say(f"lens: {self.lens}{meaning}")
+        self.read()
+
+    def action_track(self) -> None:
+        row = self.stack.row_at_cursor()
+        top = Token(row.top[0].id, row.top[0].text) if row and row.top else None
+        question = "Follow which token? A leading space counts; empty: the baseline's top. Enter, or esc."
+
+        def answer(line: str | None) -> None:
+            if line == "":
+                self.track(None)
+            elif top is not None and line == top.text:
+                self.track(top)
+            elif line is not None:
+                work = partial(self._converse, "token", FindToken(from_line(line)), self.track)
+                self.run_worker(work, group="token", exclusive=True)
+
+        self.app.push_screen(Ask(question, top.text if top else ""), answer)
+
+    def track(self, token: Token | None) -> None:
+        self.tracked = token.id if token else None
+        self.say(f"following {visible(token.text)}" if token else "following the baseline's top token")
+        self.read()
+
+    def action_census(self) -> None:
+        if "census" in self.jobs:
+            self.say("the census runs already")
+        elif self.census is not None:
+            self.say("the census of this model is done")
+        else:
+            self.census_wanted = True
+            self.take_census()
+
+    # ---------------------------------------------------------------------------------- prompt and schedule
+
+    def action_prompt(self) -> None:
+        self.set_focus(self.prompt_field)  # at once: focus() waits, and the next key may be here already
+
+    def action_edit(self) -> None:
+        self.set_focus(self.schedule_field)
+
+    def action_leave(self) -> None:
+        """Out of the prompt, or out of the schedule line with nothing changed."""
+        if self.focused is self.schedule_field:
+            self.schedule_field.text = str(self.schedule)
+        self.set_focus(self.stack)
+
+    @on(Input.Changed, "#prompt")
+    def _prompt_typed(self, event: Input.Changed) -> None:
+        text = event.input.text
+        if text != self.prompt:
+            self.prompt, self.at = text, -1
+            self.draw()
+            self.read(typing=True)
+
+    @on(Input.Changed, "#schedule")
+    def _schedule_typed(self, event: Input.Changed) -> None:
+        self._check(event.input.text)
+        self.draw_status()
+
+    def action_apply(self) -> None:
+        typed = self._check(self.schedule_field.text)
+        if typed is not None:  # the empty schedule is false, and allowed
+            self.set_focus(self.stack)
+            self.history.change(typed)
+            self._schedule_changed()
+        self.draw_status()
+
+    def _check(self, text: str) -> Schedule | None:
+        """The schedule a text stands for; None, and `schedule_error` says what is wrong with it."""
+        try:
+            typed = parse(text)
+            if self.info is not None:
+                positions = len(self.tokens) or None
+                resolve(typed, self.info.n_layers, parallel_blocks=self.info.parallel, n_positions=positions)
+        except ScheduleError as error:
+            self.schedule_error = error
+            return None
+        self.schedule_error = None
+        return typed
+
+    # ------------------------------------------------------------------------------------------------ mouse
+
+    @on(Stack.Moved)
+    def _row_moved(self) -> None:
+        self.draw_status()
+
+    @on(Stack.Position)
+    def _position_clicked(self, event: Stack.Position) -> None:
+        self.move_to(event.position)
+
+    @on(TokenStrip.Chosen)
+    def _token_chosen(self, event: TokenStrip.Chosen) -> None:
+        self.move_to(event.position)
+
+    @on(Stack.Pressed)
+    def _pressed(self, event: Stack.Pressed) -> None:
+        if event.what == "token":
+            text = self.reading.texts.get(event.token_id, "") if self.reading else ""
+            self.track(Token(event.token_id, text))
+        else:
+            self._edit({"layer": "drop"}.get(event.what, event.what), row=event.row)
+
+    # ---------------------------------------------------------------------------------------------- program
+
+    def command(self) -> str:
+        """The shell command that prints this reading."""
+        position = self.position(self.output) if self.output else self.at
+        return words.shell_command(self.load, self.prompt, str(self.schedule), position, self.lens)
+
+    def action_copy(self) -> None:
+        """To the terminal's clipboard (OSC 52, which gives no answer) and to a file, which does."""
+        command = self.command()
+        self.app.copy_to_clipboard(command)
+        try:
+            file = paths.data_dir() / "last-command.sh"
+            paths.write_atomic(file, f"{command}\n".encode("utf-8", "surrogateescape"))
+        except paths.PathError as error:
+            self.say(f"sent to the terminal's clipboard; no file, as stagescope {error}")
+        else:
+            self.say(f"sent to the terminal's clipboard, and written to {printable(str(file))}")
+
+    def action_models(self) -> None:
+        self.app.push_screen(Models(self.models, self.load.model), self._model_chosen)
+
+    def _model_chosen(self, name: str | None) -> None:
+        if name is None:
+            return
+        self.workers.cancel_group(self, "census")
+        self.load = replace(self.load, model=name)
+        self.info = self.census = self.tracked = None
+        self.reading = self.answered = self.output = self.output_for = None
+        self.history, self.stack_rows, self.at = History(self.schedule), [], -1
+        self.census_wanted, self.failure = True, ""
+        self.draw()
+        self.start()
+
+    def action_restart(self) -> None:
+        if self.dead or ("load" not in self.jobs and not (self.info and self.info.loaded)):
+            self.failure = ""
+            self.start()
+        else:
+            self.say("the engine runs")
+
+    def action_cancel(self) -> None:
+        """The last thing that was begun goes first."""
+        job = next((job for job in ("token", "census", "load", "read") if job in self.jobs), None)
+        if job is None:
+            return
+        self.workers.cancel_group(self, job)
+        del self.jobs[job]
+        if job == "census":
+            self.census_wanted = False
+            self.say("census cancelled; N takes it again")
+        elif job == "load":
+            self.workers.cancel_group(self, "read")
+            self.say("loading cancelled; r loads again, M another model")
+
+    def action_help(self) -> None:
+        self.app.push_screen(Help())
+
+    def action_quit(self) -> None:
+        running = [name for name in ("load", "census") if name in self.jobs]
+        slow = self.info is not None and self.info.load_seconds > SLOW_LOAD
+        if not running and not slow:
+            self.app.leave()
+            return
+        stages = " and ".join(words.stage(self.jobs[name][1]) for name in running)
+        why = stages or f"{printable(self.info.name)} took {self.info.load_seconds:.0f} s to load"
+        lost = " would be lost" if stages else ""
+        question = f"Quit? {why[0].upper()}{why[1:]}{lost}. y or q quits, n goes on."
+
+        def answer(yes: bool | None) -> None:
+            if yes:
+                self.app.leave()
+
+        self.app.push_screen(Confirm(question), answer)

@@ -1,0 +1,65 @@
+"""Choose a model: from the list the program was given, or by typing an id, a directory or a .gguf file."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from textual.app import ComposeResult
+from textual.containers import Vertical
+from textual.content import Content
+from textual.screen import ModalScreen
+from textual.widgets import Input, OptionList
+from textual.widgets.option_list import Option
+
+from stagescope import actions
+from stagescope.screens.widgets.line import Field, Line
+from stagescope.text import fit, printable
+
+
+class ModelEntry(NamedTuple):
+    name: str  # as `--model` takes it
+    note: str
+    on_disk: bool
+
+
+class Models(ModalScreen[str | None]):
+    """Dismissed with what `--model` would take, or None."""
+
+    BINDINGS = actions.bindings("models")
+    CSS_PATH = "models.tcss"
+
+    def __init__(self, entries: Sequence[tuple[str, str, bool]], current: str):
+        super().__init__()
+        self.entries = [ModelEntry(*entry) for entry in entries]
+        self.current = current
+
+    def compose(self) -> ComposeResult:
+        with Vertical():
+            yield OptionList(*(Option(self._row(entry)) for entry in self.entries), markup=False)
+            yield Line(id="question")
+            yield Field(id="answer")
+
+    def on_mount(self) -> None:
+        self.query_one(Line).show("or a Hugging Face id, a directory or a .gguf file (tab, then type):")
+        if self.entries:
+            names = [entry.name for entry in self.entries]
+            self.query_one(OptionList).highlighted = names.index(self.current) if self.current in names else 0
+        else:
+            self.query_one(Field).focus()
+
+    def _row(self, entry: ModelEntry) -> Content:
+        column = max(len(printable(each.name)) for each in self.entries) + 2
+        place = "on disk" if entry.on_disk else "to fetch"
+        name, note = (fit(entry.name, column), "bold"), printable(entry.note)
+        return Content.assemble(name, (f"{place:<9}", "dim"), note)
+
+    def on_option_list_option_selected(self, event: OptionList.OptionSelected) -> None:
+        self.dismiss(self.entries[event.option_index].name)
+
+    def on_input_submitted(self, event: Input.Submitted) -> None:
+        if name := self.query_one(Field).text.strip():
+            self.dismiss(name)
+
+    def action_close(self) -> None:
+        self.dismiss(None)

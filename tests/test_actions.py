@@ -1,0 +1,57 @@
+"""The table of keys: no collisions, a method behind every row, a page that is not stale."""
+
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from rich.cells import cell_len
+from textual.binding import BindingsMap
+
+from stagescope import actions
+from stagescope.app import StageApp
+from stagescope.screens.ask import Ask, Confirm
+from stagescope.screens.explore import Explore
+from stagescope.screens.help import Help
+from stagescope.screens.models import Models
+
+PLACES = {
+    "explore": Explore, "prompt": Explore, "schedule": Explore, "help": Help, "models": Models, "ask": Ask,
+    "confirm": Confirm, "app": StageApp,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_every_key_means_one_thing_in_its_place(place):
+    keys = Counter(key for action in actions.of(place) for key in action.keys)
+    if place != "app":
+        keys += Counter(key for action in actions.of("app") for key in action.keys)
+    assert {key for key, count in keys.items() if count > 1} == set()
+
+
+@pytest.mark.parametrize("action", actions.ACTIONS, ids=lambda action: f"{action.place}-{action.name}")
+def test_every_action_has_its_method(action):
+    assert callable(getattr(PLACES[action.place], f"action_{action.name}"))
+    assert action.help.endswith((".", "?")) and len(action.label) <= 14
+
+
+def test_no_key_is_one_that_terminals_or_multiplexers_take():
+    keys = {key for action in actions.ACTIONS for key in action.keys}
+    assert not keys & {"ctrl+a", "ctrl+b", "ctrl+h", "ctrl+i", "ctrl+m", "ctrl+s", "ctrl+q", "ctrl+z", "esc"}
+
+
+def test_textual_understands_every_key():
+    bound = BindingsMap(actions.bindings("explore")).key_to_bindings
+    assert len(bound) == sum(len(action.keys) for action in actions.of("explore"))
+
+
+@pytest.mark.parametrize("width", [16, 60, 80, 120, 220])
+@pytest.mark.parametrize("place", ["explore", "prompt", "schedule"])
+def test_the_footer_fits(width, place):
+    shown = actions.footer(width, place)
+    assert sum(cell_len(f"{actions.key_name(a.keys[0])} {a.label}  ") for a in shown) <= width
+    assert place != "explore" or {"help", "quit"} <= {action.name for action in shown}
+
+
+def test_docs_keys_is_what_the_table_says():
+    page = Path(__file__).parents[1] / "docs" / "keys.md"
+    assert page.read_text(encoding="utf-8") == actions.keys_markdown(), "stale: see the top of docs/keys.md"
