@@ -30,6 +30,8 @@ class Terminal:
             env={**os.environ, "TERM": "xterm-256color", "COLORTERM": "", **(env or {})},
         )
 
+        self.child.delaybeforesend = None  # pexpect waits 50 ms before it sends
+
     def draw(self, seconds: float) -> bool:
         """Take in what comes within the time; False at the end of the program's output."""
         try:

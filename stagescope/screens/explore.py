@@ -17,6 +17,8 @@ from textual import events
 from textual.app import ComposeResult
 from textual.containers import Horizontal
 from textual.content import Content
+from textual.reactive import Reactive
+from textual.widget import Widget
 from textual.widgets import Label
 
 from stagescope import actions
@@ -46,6 +48,7 @@ from stagescope.text import printable
 
 PAUSE = 0.06  # seconds without a key before the output follows the prompt
 QUIET = 0.3  # ... before the whole stack does
+STALE = 1.0  # seconds after which numbers of an earlier request are dimmed: most answers come sooner
 NOTE = 8.0  # seconds a remark stays in the status line
 EXPLORE_ACTIONS = frozenset(action.name for action in actions.of("explore"))
 SMALLEST = (60, 16)
@@ -59,6 +62,7 @@ class Explore(ExploreKeys):
     BINDINGS = actions.bindings("explore", priority=True)
     CSS_PATH = "explore.tcss"
     AUTO_FOCUS = "#stack"
+    focused: Reactive[Widget | None] = Reactive(None, repaint=False)  # Textual's repaints the screen: 12 KB a change
 
     def __init__(
         self,
@@ -91,6 +95,8 @@ class Explore(ExploreKeys):
         self.failure = ""  # stays until something works again
         self.note = ""  # goes by itself
         self.note_timer = None
+        self.overdue = False  # what is wanted was asked for a while ago; until then old numbers stay bright
+        self.overdue_timer = None
         self.schedule_error: ScheduleError | None = None
         self.stack_rows: list[Row] = []
         self.view = VIEWS[0]
@@ -145,11 +151,18 @@ class Explore(ExploreKeys):
 
     def read(self, typing: bool = False) -> None:
         """Ask for what is wanted; the latest wins. typing: the output after a pause, the rest when quiet."""
+        if self.overdue_timer:
+            self.overdue_timer.stop()
+        self.overdue, self.overdue_timer = False, self.set_timer(STALE, self._late)
         if self.prompt:
             self.run_worker(partial(self._read, self.wanted(), typing), group="read", exclusive=True)
         else:
             self.workers.cancel_group(self, "read")
             self.say("the prompt is empty: type one")
+
+    def _late(self) -> None:
+        self.overdue = not self._is_wanted(self.answered)
+        self.draw()
 
     async def _load(self) -> None:
         await self._converse("load", self.load, self._loaded)
@@ -258,14 +271,15 @@ class Explore(ExploreKeys):
             self.stack_rows,
             position=position,
             tokens=reading.tokens if reading else (),
-            settled=self._is_wanted(self.answered),
+            settled=self._is_wanted(self.answered) or not self.overdue,
             mode=self.view,
+            edited=bool(reading and reading.schedule),
         )
         here = self.position(self.output)
         self.token_strip.show(self.tokens, here)
         width, glyphs = self.size.width, self.stack.glyphs
         self.effect.show(effect_line(self.output, here, width, glyphs=glyphs) if self.output else "")
-        self.effect.set_class(not self._is_wanted(self.output_for), "-stale")
+        self.effect.set_class(self.overdue and not self._is_wanted(self.output_for), "-stale")
         self.draw_status()
 
     def _is_wanted(self, request: Read | None) -> bool:

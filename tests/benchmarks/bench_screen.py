@@ -37,6 +37,16 @@ def answer(terminal: Terminal, keys: str, quiet: float = QUIET) -> tuple[float, 
     return last - began, len(terminal.raw) - before
 
 
+def toggle(terminal: Terminal) -> tuple[int, int]:
+    """Show the baseline or the edit: bytes until the means are still to come, and until they are there."""
+    before = len(terminal.raw)
+    terminal.child.send("b")
+    terminal.until("…")
+    first = len(terminal.raw) - before
+    answer(terminal, "", 3)
+    return first, len(terminal.raw) - before
+
+
 def first_byte(terminal: Terminal, keys: str) -> float:
     """Seconds from a key to the first byte of its answer."""
     while True:  # what is still under way is not the answer
@@ -70,8 +80,11 @@ def in_a_terminal() -> None:
     print(f"  position move: median {statistics.median(positions):.0f} bytes, most {max(positions)}")
     terminal.child.send(":drop 0\r")
     answer(terminal, "", 3)
-    toggles = [answer(terminal, "b", 1)[1] for _ in range(4)]
-    print(f"  toggle that changes every row: median {statistics.median(toggles):.0f} bytes, most {max(toggles)}")
+    first, both = zip(*[toggle(terminal) for _ in range(6)], strict=True)
+    print(
+        f"  toggle that changes every row: median {statistics.median(first):.0f} bytes up to the chosen position's "
+        f"reading, {statistics.median(both):.0f} with all positions"
+    )
     answer(terminal, "/", 0.5)
     letters = [answer(terminal, letter, 0.2)[1] for letter in " wonde"]
     print(f"  a letter typed, before the stack follows: median {statistics.median(letters):.0f} bytes, most {max(letters)}")

@@ -48,6 +48,7 @@ class Field(Input):
 
     def __init__(self, text: str = "", **options):
         super().__init__(to_line(text), compact=True, select_on_focus=False, **options)
+        self.cursor_blink = False  # blinking is traffic over ssh
 
     @property
     def text(self) -> str:

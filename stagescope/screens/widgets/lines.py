@@ -7,7 +7,7 @@ join, blanks take the style before them, and a line has about eight styles.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from rich.cells import cell_len
@@ -295,30 +295,17 @@ def to_strip(pieces: Iterable[Piece], styles: dict[str, Style], width: int, high
     return Strip([Segment(text, styles[name]) for text, name in joined], x).crop(0, width)
 
 
-NEAR = 10  # cells that cost less to send again than to jump over
+def changed_width(old: Strip, new: Strip) -> int:
+    """Cells from the left up to the last one that differs: what is right of it need not be sent again.
 
-
-def changed_spans(old: Strip, new: Strip) -> list[tuple[int, int]]:
-    """The stretches [from, to) of cells that differ, near ones joined: nothing else need be sent."""
-    before = set(_placed(old))
-    spans: list[tuple[int, int]] = []
-    for start, segment in _placed(new):
-        if (start, segment) in before:
-            continue
-        end = start + segment.cell_length
-        if spans and start - spans[-1][1] <= NEAR:
-            spans[-1] = (spans[-1][0], end)
-        else:
-            spans.append((start, end))
-    return spans
-
-
-def _placed(strip: Strip) -> Iterator[tuple[int, Segment]]:
-    """The segments with the cell each starts at."""
-    start = 0
-    for segment in strip:
-        yield start, segment
-        start += segment.cell_length
+    Nor need what is left of the first, but Textual sends a widget's line from its left edge whatever part is asked for.
+    """
+    same = 0
+    for before, after in zip(reversed(old), reversed(new), strict=False):
+        if before != after:
+            break
+        same += before.cell_length
+    return new.cell_length - same
 
 
 def minimap(rows: Sequence[Row], height: int, y: int, glyphs: Glyphs) -> Piece:

@@ -56,7 +56,7 @@ class Stack(ScrollView, can_focus=True):
         self.glyphs = glyphs.ASCII if ascii_only else glyphs.UNICODE
         self._rows: list[Row] = []
         self._tokens: tuple[Token, ...] = ()
-        self._position, self._settled, self._mode = 0, True, "stack"
+        self._position, self._settled, self._mode, self._edited = 0, True, "stack", None
         self._lines: list[Row | Folded] = []  # as drawn, top first
         self._frame: lines.Frame | None = None
         self._strips: list[Strip] = []
@@ -71,16 +71,17 @@ class Stack(ScrollView, can_focus=True):
         tokens: tuple[Token, ...],
         settled: bool = True,
         mode: str = "stack",
+        edited: bool | None = None,
     ) -> None:
         """Draw these rows; the cursor stays on the layer it was on.
 
         settled: False draws all of it quiet, as the values are of an earlier prompt. mode: "stack", "tokens"
-        (grid of top tokens) or "delta" (grid of differences to the baseline), both depth x position. Posts no
-        Moved.
+        (grid of top tokens) or "delta" (grid of differences to the baseline), both depth x position. edited: whether
+        the values are an edited run's, read off the rows when not said. Posts no Moved.
         """
         here = self.row_at_cursor()
         self._rows, self._tokens, self._position = rows, tokens, position
-        self._settled, self._mode = settled, mode
+        self._settled, self._mode, self._edited = settled, mode, edited
         if here is None:
             cursor = len(rows) - 1  # the output
         else:
@@ -125,6 +126,18 @@ class Stack(ScrollView, can_focus=True):
         """What one line up the screen adds to a row's index."""
         return -1 if self.flipped else 1
 
+    def on_focus(self, event: events.Focus) -> None:
+        self._focus_changed(event, events.DescendantFocus(self))
+
+    def on_blur(self, event: events.Blur) -> None:
+        self._focus_changed(event, events.DescendantBlur(self))
+
+    def _focus_changed(self, event: events.Event, told: events.Event) -> None:
+        """As Textual's own, but nothing is painted: the stack looks the same with and without the focus."""
+        event.prevent_default()
+        self.has_focus = isinstance(event, events.Focus)
+        self.parent.post_message(told)
+
     # ------------------------------------------------------------------------------------------ painting
 
     def render_line(self, y: int) -> Strip:
@@ -141,9 +154,9 @@ class Stack(ScrollView, can_focus=True):
             return
         old, self._strips = self._strips, self._draw(width, height)
         for y, strip in enumerate(self._strips):
-            spans = lines.changed_spans(old[y], strip) if y < len(old) else [(0, width)]
-            if spans:
-                self.refresh(*(Region(start, y, end - start, 1) for start, end in spans))
+            changed = lines.changed_width(old[y], strip) if y < len(old) else width
+            if changed:
+                self.refresh(Region(0, y, changed, 1))
 
     def _draw(self, width: int, height: int) -> list[Strip]:
         styles = self._styles()
@@ -190,7 +203,9 @@ class Stack(ScrollView, can_focus=True):
             columns = lines.columns(
                 width, label=label, marks=marks, n_tokens=len(tokens), counts=counts, minimap=folded
             )
-        edited = any(row.edited or row.changed and row.synced for row in rows)
+        edited = self._edited
+        if edited is None:
+            edited = any(row.edited or row.changed and row.synced for row in rows)
         return lines.Frame(columns, self.glyphs, label, tokens, self._position, edited, _highest(rows))
 
     def _styles(self) -> dict:
