@@ -120,11 +120,11 @@ class StageApp(App[str]):
         reason = f"{type(error).__name__}: {printable(str(error))[:300]}"
         self.crash = f"stagescope: stopped by an error of its own ({reason})"
         try:
-            file = paths.log_dir() / "app.log"
-            with paths.private_file(file, "a") as log:
-                log.write(f"{datetime.now().astimezone().isoformat(timespec='seconds')}\n")
-                log.write("".join(traceback.format_exception(error)) + "\n")
-            self.crash += f"; the traceback is in {printable(str(file))}"
+            with paths.log_file("app.log") as log:
+                text = f"{datetime.now().astimezone().isoformat(timespec='seconds')}\n"
+                text += "".join(traceback.format_exception(error))
+                log.write(text.encode("utf-8", "backslashreplace") + b"\n")
+            self.crash += f"; the traceback is in {printable(log.name)}"
         except paths.PathError as no_log:
             self.crash += f"; its traceback could not be kept: {no_log}"
         self._close_messages_no_wait()

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from stagescope.engine.local import LocalEngine
     from stagescope.engine.protocol import Failure, Load, Reading, Reply, Request
 
+LATER = ("sweep", "stages", "attention", "probe", "generate", "session")  # words kept for commands to come
 DEFAULT_MODEL = "smollm2-135m"  # as protocol.DEFAULT_MODEL, which would import numpy
 COMMANDS = {
     "read": "one reading of a prompt, edited or not, as text or JSON",
@@ -46,6 +47,9 @@ def main(argv: list[str] | None = None) -> NoReturn:
 
 def run(words: list[str]) -> int:
     command, rest = split(words)
+    if command in LATER:
+        _say(f"stagescope: {command} is not in this version. To read the word, use `stagescope -- {command}`.")
+        return 2
     if command is None:
         return _app(app_parser().parse_args(rest))
     args = command_parser(command).parse_args(rest)
@@ -57,14 +61,14 @@ def split(words: list[str]) -> tuple[str | None, list[str]]:
     index = 0
     while index < len(words) and words[index].startswith("-") and words[index] not in ("-", "--"):
         index += 2 if words[index] in VALUE_OPTIONS else 1
-    if index < len(words) and words[index] in COMMANDS:
+    if index < len(words) and words[index] in (*COMMANDS, *LATER):
         return words[index], words[:index] + words[index + 1 :]
     return None, words
 
 
 # ------------------------------------------------------------------------------------------------ parsers
 
-VALUE_OPTIONS = ("--model", "-m", "--device", "--dtype", "--threads", "--bos")
+VALUE_OPTIONS = ("--model", "-m", "--device", "--dtype", "--threads", "--bos", "--edit", "--position", "--lens")
 
 
 def _common() -> argparse.ArgumentParser:
@@ -87,6 +91,7 @@ def app_parser() -> argparse.ArgumentParser:
     listing = "\n".join(f"  {name:9} {text}" for name, text in COMMANDS.items())
     parser = argparse.ArgumentParser(
         prog="stagescope",
+        allow_abbrev=False,
         parents=[_common()],
         formatter_class=argparse.RawDescriptionHelpFormatter,
         description="A terminal microscope for the layers of a language model.",
@@ -94,6 +99,9 @@ def app_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("prompt", nargs="?", metavar="PROMPT", help="text to read; - reads it from standard input")
     parser.add_argument("--edit", default="", metavar="SCHEDULE", help='start with this edit: "drop 7; swap 11 12"')
+    parser.add_argument("--position", type=int, default=-1, metavar="P", help="token position, -1 is the last")
+    parser.add_argument("--lens", default="standard", choices=("standard", "v1"))
+    parser.add_argument("--ascii", action="store_true", help="plain ASCII bars and marks")
     parser.add_argument("--no-mouse", action="store_true", help="no mouse reporting (less traffic over ssh)")
     parser.add_argument("--version", action="version", version=f"stagescope {__version__}")
     return parser
@@ -101,7 +109,10 @@ def app_parser() -> argparse.ArgumentParser:
 
 def command_parser(command: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog=f"stagescope {command}", parents=[_common()], description=COMMANDS[command].capitalize() + "."
+        prog=f"stagescope {command}",
+        allow_abbrev=False,
+        parents=[_common()],
+        description=COMMANDS[command].capitalize() + ".",
     )
     if command == "read":
         parser.add_argument("prompt", metavar="PROMPT", help="text to read; - reads it from standard input")
@@ -127,22 +138,29 @@ def _positive(text: str) -> int:
 
 def _app(args: argparse.Namespace) -> int:
     from stagescope.engine.protocol import DEFAULT_PROMPT
+    from stagescope.engine.schedule import ScheduleError, parse
 
-    prompt = DEFAULT_PROMPT if args.prompt is None else _prompt(args.prompt)
     if not sys.stdout.isatty():
         _say("stdout is not a terminal: printing a reading instead of opening the app.")
-        args.prompt, args.position, args.top, args.lens, args.json = prompt, -1, 5, "standard", False
+        args.prompt = DEFAULT_PROMPT if args.prompt is None else args.prompt
+        args.top, args.json = 5, False
         return _read(args)
     terminal = sys.stdin is not None and sys.stdin.isatty()
     if os.environ.get("TERM", "dumb") == "dumb" or not terminal:
         why = "TERM is dumb or unset" if terminal else "standard input is not a terminal"
         _say(f"stagescope: the app needs a terminal, and {why}. Use `stagescope read PROMPT`.")
         return 2
+    try:
+        parse(args.edit)
+    except ScheduleError as error:
+        _say(f"stagescope: the schedule cannot be:\n{error}")
+        return 2
     from stagescope.app import StageApp, run_app
     from stagescope.engine.client import ChildEngine
 
-    app = StageApp(ChildEngine, _load_request(args), prompt, args.edit, models=_picker_entries())
-    command, code = run_app(app, mouse=not args.no_mouse)
+    prompt = DEFAULT_PROMPT if args.prompt is None else _prompt(args.prompt)
+    start = (args.edit, args.position, args.lens, _picker_entries(), args.ascii)
+    command, code = run_app(StageApp(ChildEngine, _load_request(args), prompt, *start), mouse=not args.no_mouse)
     if command and code == 0:
         print(command)
     return code
@@ -205,21 +223,23 @@ def _neurons(args: argparse.Namespace) -> int:
 def _models(args: argparse.Namespace) -> int:
     from dataclasses import asdict
 
-    from stagescope.engine import catalog, checkpoint, store
+    from stagescope.engine import catalog, directory, store
     from stagescope.engine.protocol import EngineError
 
     name = args.name or args.model
     try:
         if args.action == "pull":
             progress = _Progress(args.quiet)
-            directory = store.pull(name, progress.show)
-            progress.clear()
-            _print_json({"name": name, "directory": str(directory)}) if args.json else print(directory)
+            try:
+                place = store.pull(name, progress.show)
+            finally:
+                progress.clear()
+            _print_json({"name": name, "directory": str(place)}) if args.json else print(place)
         elif args.action == "info":
             located = store.locate(name, offline=args.offline)
-            info = {**asdict(checkpoint.preview(located)), "directory": str(located.directory)}
-            info["fingerprint"] = checkpoint.fingerprint(located.directory)
-            info["parameters"] = checkpoint.parameters(located.directory)
+            info = {**asdict(directory.preview(located)), "directory": str(located.directory)}
+            info["fingerprint"] = directory.fingerprint(located.directory)
+            info["parameters"] = directory.parameters(located.directory)
             if args.json:
                 _print_json({key: value for key, value in info.items() if key not in ("load_seconds", "noise_kl")})
             else:
@@ -233,8 +253,8 @@ def _models(args: argparse.Namespace) -> int:
             if args.json:
                 _print_json([dict(zip(("name", "directory", "bytes", "note"), row, strict=True)) for row in rows])
             else:
-                for name, directory, size, note in rows:
-                    print(f"{name:32} {f'{size / 2**30:6.2f} GiB' if directory else 'not here  '}  {note}")
+                for name, place, size, note in rows:
+                    print(f"{name:32} {f'{size / 2**30:6.2f} GiB' if place else 'not here  '}  {note}")
     except EngineError as error:
         return _fail(error.failure)
     return 0
@@ -347,12 +367,11 @@ def _log_traceback() -> str:
     from stagescope import paths
 
     try:
-        file = paths.log_dir() / "stagescope.log"
-        with paths.private_file(file, "ab") as log:
+        with paths.log_file("stagescope.log") as log:
             log.write(traceback.format_exc().encode("utf-8", "backslashreplace"))
     except OSError as error:
         return f"The traceback could not be written: {error}"
-    return f"The whole is in {file}"
+    return f"The whole is in {log.name}"
 
 
 def _say(text: str) -> None:
@@ -360,13 +379,21 @@ def _say(text: str) -> None:
 
 
 def _print_json(data: Any) -> None:
-    print(json.dumps(data, ensure_ascii=False, allow_nan=False))
+    print(json.dumps(data, allow_nan=False))
 
 
 def _print(*lines: Any) -> None:
-    """Rich renderables; as wide as they are where stdout is no terminal."""
+    """Rich renderables; as wide as they are where stdout is no terminal. Printed by us: rich ends the program itself
+    when the reader of a pipe has gone."""
+    from io import StringIO
+
     from rich.console import Console
 
-    console = Console(markup=False, highlight=False, width=None if sys.stdout.isatty() else 200)
+    terminal = sys.stdout.isatty()
+    width = Console().width if terminal else 200
+    console = Console(file=StringIO(), markup=False, highlight=False, force_terminal=terminal, width=width)
     for line in lines:
         console.print(line, no_wrap=True, overflow="ellipsis", crop=False)
+    text = console.file.getvalue()
+    encoding = sys.stdout.encoding or "utf-8"
+    print(text.encode(encoding, "backslashreplace").decode(encoding), end="")

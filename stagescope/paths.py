@@ -6,6 +6,7 @@ config/. Prompts are private: folders are 0700 and files 0600. Nothing is create
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 import tempfile
@@ -87,6 +88,18 @@ def private_file(path: Path, mode: str = "wb") -> IO:
         return open(path, mode, encoding=encoding, opener=lambda name, flags: os.open(name, flags, 0o600))
     except OSError as error:
         raise _cannot_write(path, error.strerror) from error
+
+
+LOG_BYTES = 4 * 2**20
+
+
+def log_file(name: str) -> IO:
+    """A log opened to write at its end, 0600; a long one is set aside as NAME.1 first. Raises PathError."""
+    path = log_dir() / name
+    with contextlib.suppress(OSError):
+        if path.stat().st_size > LOG_BYTES:
+            path.replace(path.with_name(f"{name}.1"))
+    return private_file(path, "ab")
 
 
 def write_atomic(path: Path, data: bytes) -> None:

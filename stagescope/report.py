@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
 from rich.table import Table
 from rich.text import Text
 
@@ -129,6 +130,7 @@ def reading_text(reading: Reading, position: int) -> list[Text | Table]:
         )
     info = reading.model
     header = f"{info.name} · {info.n_layers} layers · {info.dtype} · {info.device} · lens {reading.lens}"
+    header += "" if math.isnan(info.noise_kl) else f" · noise floor KL {info.noise_kl:.1g}"
     lines: list[Text | Table] = [Text(header), Text(info.source, style="dim"), tokens]
     if reading.schedule:
         lines.append(Text(f"edit    {reading.schedule}"))
@@ -140,12 +142,14 @@ def effect(reading: Reading, at: int) -> str:
     """What the edit did, each number with where it holds."""
     if reading.baseline is None:
         final = reading.n_depths - 1
-        return f"output  {_top(reading, final, at)}  at position {at}, entropy {reading.entropy_bits[final, at]:.2f} bits"
+        label = "output" if reading.lens == "standard" else f"{reading.lens} lens at the last depth"
+        return f"{label}  {_top(reading, final, at)}  at position {at}, entropy {reading.entropy_bits[final, at]:.2f} bits"
     over = reading.mean_positions()
     kl, kept = reading.effect_kl_nats, reading.effect_top1_same
     return (
         f"effect  at position {at}: KL {kl[at]:.3g} nats, entropy {reading.effect_entropy_bits[at]:+.2f} bits"
-        f"  |  over {len(over)} positions: KL mean {kl[over].mean():.3g}, top-1 kept {int(kept[over].sum())}/{len(over)}"
+        f"  |  over {len(over)} positions: KL mean {kl[over].mean():.3g}, median {np.median(kl[over]):.3g}, "
+        f"top-1 kept {int(kept[over].sum())}/{len(over)}"
     )
 
 

@@ -72,7 +72,7 @@ async def test_a_killed_child_ends_every_open_request(fresh, gpt2_dir):
         answers = await asyncio.gather(*tasks)
     for replies in (answers[0], answers[1], answers[2]):
         assert replies[-1].kind == "died" and "signal 9" in replies[-1].message
-        assert str(client.log_file()) in replies[-1].hint
+        assert client.LOG in replies[-1].hint
     assert await ask(child, Read("a")) == [answers[0][-1]]
 
 

@@ -24,7 +24,7 @@ pytestmark = pytest.mark.usefixtures("default_model_dir")
 
 def stagescope(capsys, *words: str) -> SimpleNamespace:
     with pytest.raises(SystemExit) as ended:
-        cli.main(list(words))
+        cli.main([*words, "--device", "cpu"] if words[:1] == ("read",) and "--device" not in words else list(words))
     out, err = capsys.readouterr()
     return SimpleNamespace(code=ended.value.code or 0, out=out, err=err)
 

@@ -25,7 +25,7 @@ ORDERS = {
 @pytest.fixture(scope="module")
 def engine(default_model_dir) -> LocalEngine:
     engine = LocalEngine()
-    for _ in engine.answer(Load(cache=False)):
+    for _ in engine.answer(Load(cache=False, device="cpu", dtype="float32")):
         pass
     return engine
 
@@ -89,9 +89,3 @@ def test_tracking_a_token_of_ones_own(engine) -> None:
     reading = last(engine, Read(PROMPT, "drop 11", tracked=paris.id))
     assert reading.tracked_rank[-1, -1] == 43 and reading.baseline.tracked_rank[-1, -1] == 1
     assert set(reading.tracked) == {paris.id}
-
-
-def test_a_long_prompt_is_read_in_chunks(engine) -> None:
-    reading = last(engine, Read("word " * 200, "drop 5"))
-    assert reading.positions == tuple(range(len(reading.tokens)))
-    assert np.isfinite(reading.kl_final_nats).all() and np.isfinite(reading.effect_kl_nats).all()

@@ -9,11 +9,13 @@ import torch
 from test_readings_right import FAMILIES, N_TOKENS, SCHEDULES, fresh_prompt, make
 
 from stagescope.engine import load, neurons
-from stagescope.engine.checkpoint import Located
+from stagescope.engine.directory import Located
 from stagescope.engine.protocol import Read
 from stagescope.engine.reading import read
 from stagescope.engine.schedule import parse, resolve
 
+if not torch.cuda.is_available():  # a driver without a card, or a CPU build of torch beside one
+    pytest.skip("torch sees no CUDA device", allow_module_level=True)
 pytestmark = pytest.mark.gpu
 
 

@@ -9,8 +9,10 @@ import torch
 from test_readings_right import FAMILIES, N_TOKENS, close, fresh_prompt, make, order
 
 from stagescope.engine import averages, blocks, load, runner
-from stagescope.engine.checkpoint import Located
-from stagescope.engine.protocol import EngineError, Load
+from stagescope.engine.directory import Located
+from stagescope.engine.plan import uses_means
+from stagescope.engine.prefix import prefix_text, prefix_token
+from stagescope.engine.protocol import EngineError, Load, Read
 from stagescope.engine.reading import read
 from stagescope.engine.schedule import parse, resolve
 
@@ -50,7 +52,7 @@ def test_a_network_whose_blocks_do_not_add_up_is_named(llama, monkeypatch) -> No
         return blocks.Passed(passed.x * (1.01 if layer == 2 else 1.0), passed.attn, passed.mlp)
 
     monkeypatch.setattr(blocks, "block", between_blocks)
-    with pytest.raises(EngineError, match="llama: blocks run one by one end .* nats from the model's own forward"):
+    with pytest.raises(EngineError, match="llama does something .* blocks run one by one end .* nats from the model's own forward"):
         load.check(llama.net, probe, "llama")
 
     def contribution_missing(net, begun, layer, x, **switches):
@@ -91,13 +93,34 @@ def test_devices_and_threads() -> None:
 
 
 def test_prefix_tokens(llama) -> None:
-    tokenizer, located = llama.net.tokenizer, Located("llama", None, "test")
-    assert load.prefix_token(tokenizer, Load(bos="none"), located) is None
-    assert load.prefix_token(tokenizer, Load(chat=True), located) is None
-    auto = load.prefix_token(tokenizer, Load(), located)
-    assert (auto.text if auto else None) == (tokenizer.bos_token or tokenizer.eos_token)
-    with pytest.raises(EngineError, match="tokens of this tokenizer"):
-        load.prefix_token(tokenizer, Load(bos="qx zv"), located)
+    tokenizer = llama.net.tokenizer
+    assert prefix_text(Load(bos="none"), "x") == "" == prefix_text(Load(chat=True), "x")
+    assert prefix_text(Load(), None) is None and prefix_text(Load(), "x") == "x" and prefix_text(Load(bos="y"), "x") == "y"
+    assert prefix_token(tokenizer, "") is None
+    for several in ("qx zv", "\udcff"):
+        with pytest.raises(EngineError) as refused:
+            prefix_token(tokenizer, several)
+        assert refused.value.failure.kind == "usage" and "--bos" in refused.value.failure.message
+
+
+@pytest.mark.parametrize("architecture", ["GPTJ", "OPT", "Bloom", "Falcon", "Mixtral"])
+def test_what_does_not_fit_is_refused_by_name(tmp_path, architecture: str) -> None:
+    """Random models of families stagescope does not know: they load and are right, or are refused in a sentence."""
+    import transformers
+
+    small = {"vocab_size": 320, "hidden_size": 64, "num_hidden_layers": 3, "num_attention_heads": 4}
+    config = getattr(transformers, f"{architecture}Config")(
+        **small, n_embd=64, n_layer=3, n_head=4, n_positions=128, rotary_dim=16, ffn_dim=128, intermediate_size=128,
+        word_embed_proj_dim=64, num_key_value_heads=2, num_local_experts=2, max_position_embeddings=128,
+    )  # fmt: skip
+    transformers.AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path)
+    tiny_models.tokenizer().save_pretrained(tmp_path)
+    try:
+        *_, (net, info) = load.load(Load(device="cpu", bos="none"), Located(architecture, tmp_path, "test"))
+    except EngineError as error:
+        assert architecture in error.failure.message and error.failure.kind == "error"
+    else:
+        assert info.loaded and blocks.w_out(net, 0).shape == (net.d_mlp, net.d_model)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -116,11 +139,9 @@ def test_mean_replacement(tmp_path, family: str) -> None:
     places = [*order(0, 1), reference.Place(2, **request), *order(3, 4, 5)]
     theirs = reference.lens(both.model, reference.run(both.model, both.ids, places).residuals[-1])
 
-    from stagescope.engine.protocol import Read
-
     schedule = parse("drop 2 mean @3-6")
     plan = resolve(schedule, 6, parallel_blocks=both.net.parallel, n_positions=N_TOKENS)
-    assert runner.uses_means(plan)
+    assert uses_means(plan)
     prompt = fresh_prompt(both.net, both.ids)
     ours = read(both.net, both.info, prompt, Read("x"), str(schedule), plan, range(N_TOKENS), averages=means)
     close(ours.entropy_bits[-1], reference.entropy_bits(theirs))

@@ -17,7 +17,7 @@ from stagescope.engine import blocks, load, runner
 from stagescope.engine.protocol import Read, Reading
 from stagescope.engine.reading import Prompt, read
 from stagescope.engine.schedule import parse, resolve
-from stagescope.engine.checkpoint import Located, preview
+from stagescope.engine.directory import Located, preview
 from stagescope.engine.tokens import Token
 
 N_TOKENS = 9
@@ -159,6 +159,10 @@ def test_v1_lens(both: Both) -> None:
             logp = reference.lens_v1(both.model, x, theirs.residuals[-1])
             close(reading.entropy_bits[depth], reference.entropy_bits(logp))
             close(reading.kl_final_nats[depth], reference.kl_nats(final, logp), atol=1e-4)
+        # what the edit did is told of the model's true output under either lens
+        standard = both.read(schedule)
+        for name in ("effect_kl_nats", "effect_entropy_bits", "effect_top1_same"):
+            close(getattr(reading, name), getattr(standard, name))
 
 
 def test_lens_at_the_last_depth_is_the_models_output(both: Both) -> None:

@@ -152,6 +152,8 @@ def block(
         output = _inner(net, layer)(x, *args, **kwargs)
     finally:
         net.tap = None
+    if len(tap.seen) != 2:
+        raise ValueError(f"block {layer} has no {' and no '.join({'attn', 'mlp'} - tap.seen.keys())} of its own")
     return Passed(output[0] if isinstance(output, tuple) else output, tap.seen["attn"], tap.seen["mlp"])
 
 

@@ -139,8 +139,11 @@ def serve(inbox: Inbox, out: BinaryIO, engine: LocalEngine) -> None:
             asked_cache, request = waiting
             try:
                 found = engine.cached(request)
-            except (ValueError, EngineError):
+            except EngineError:
                 found = None  # told once the model is there and the reading is really tried
+            except Exception:  # the same, and never the end of the process
+                traceback.print_exc()
+                found = None
             if found:
                 send(asked_cache, found, False)
                 send(asked_cache, None, True)

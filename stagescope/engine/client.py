@@ -17,11 +17,8 @@ from stagescope.engine import wire
 from stagescope.engine.protocol import Failure, Reply, Request
 from stagescope.text import printable
 
+LOG = "engine.log"
 CLOSE_SECONDS = 2.0  # given to the child to end by itself when its stdin closes
-
-
-def log_file() -> Path:
-    return paths.describe()["logs"] / "engine.log"
 
 
 class ChildEngine:
@@ -119,7 +116,8 @@ class ChildEngine:
             why = f"its answer cannot be read ({printable(str(error))})"
             self.kill()
             await self.process.wait()
-        self.failure = self.failure or Failure("died", f"the engine ended: {why}.", f"Its log is {log_file()}.")
+        told = f"Its log is {paths.describe()['logs'] / LOG}."
+        self.failure = self.failure or Failure("died", f"the engine ended: {why}.", told)
         for replies in self._open.values():
             replies.put_nowait((self.failure, True))
 
@@ -127,8 +125,7 @@ class ChildEngine:
 def _open_log() -> IO:
     """The engine's log; nowhere when the disk refuses, for readings need none."""
     try:
-        paths.log_dir()
-        return paths.private_file(log_file(), "ab")
+        return paths.log_file(LOG)
     except OSError:
         return open(os.devnull, "wb")
 

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 
-from stagescope.engine.checkpoint import RECORD
+from stagescope.engine.directory import RECORD
 from stagescope.engine.progress import Report, quiet, timed
 from stagescope.engine.protocol import EngineError
 from stagescope.text import printable

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from stagescope.engine.catalog import lookup, similar
-from stagescope.engine.checkpoint import check
+from stagescope.engine.directory import check
 from stagescope.engine.progress import Report, quiet, timed
 from stagescope.engine.protocol import EngineError
 from stagescope.text import printable

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import io
 import os
+import re
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -13,18 +15,22 @@ import psutil
 import torch
 from torch import Tensor
 
-from stagescope.engine import blocks, checkpoint, lens
+from stagescope.engine import blocks, directory, lens
 from stagescope.engine.blocks import Network
+from stagescope.engine.directory import Located
 from stagescope.engine.metrics import kl_nats
+from stagescope.engine.prefix import prefix_text, prefix_token
 from stagescope.engine.protocol import EngineError, Load, ModelInfo, Progress
-from stagescope.engine.checkpoint import Located
-from stagescope.engine.tokens import Token, encode, token_text
+from stagescope.engine.tokens import encode
+from stagescope.text import printable
 
 FP32_SHARE = 0.4  # of the free memory: fp32 weights beyond that leave too little for residuals and the lens
 PROBE = "The quick brown fox jumps over the lazy dog, and"  # what the checks at load run on
 # Largest difference allowed at load between two ways to the same logits, as a share of their spread: 7 families agree
 # to 1e-6 in fp32; half precision rounds each block's output (2^-8 in bf16), and L blocks add up.
 TOLERANCE = {torch.float32: 1e-4, torch.float16: 0.02, torch.bfloat16: 0.1}
+SUPPORTED = "Supported and tried: GPT-2, GPT-NeoX (Pythia), Phi, Llama, Qwen2, Gemma-3, OLMo-2."
+DEVICES = r"cpu|cuda(:\d{1,3})?"  # not mps: it has no fp64, and has given silently wrong results
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -35,16 +41,24 @@ def load(request: Load, located: Located) -> Iterator[Progress | tuple[Network, 
     torch.set_num_threads(threads(request.threads))
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     device = pick_device(request.device)
-    dtype = pick_dtype(request.dtype, device, checkpoint.parameters(located.directory))
+    dtype = pick_dtype(request.dtype, device, directory.parameters(located.directory))
     _import_bridge()
     yield Progress(f"reading weights onto {device}", 0.4)
     bridge = _boot(located, device, dtype)
     net = network(bridge, device, dtype)
     yield Progress("checking the model", 0.9)
-    preview = checkpoint.preview(located)
-    prefix = prefix_token(net.tokenizer, request, located)
+    preview = directory.preview(located)
+    text = prefix_text(request, located.known.prefix if located.known else None)
+    if text is None:  # as transformer_lens prepends: BOS, or EOS where there is none
+        text = net.tokenizer.bos_token or net.tokenizer.eos_token or ""
+    prefix = prefix_token(net.tokenizer, text)
     probe = torch.tensor([encode(net.tokenizer, PROBE, prefix.id if prefix else None)])
-    warnings, noise_kl = check(net, probe, located.name)
+    try:
+        warnings, noise_kl = check(net, probe, located.name, has_prefix=prefix is not None)
+    except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        if is_out_of_memory(error):
+            raise
+        raise _unknown_between_blocks(located.name, f"{bridge.cfg.architecture}: {first_line(error)}") from error
     info = replace(
         preview,
         architecture=bridge.cfg.architecture or preview.architecture,
@@ -77,16 +91,34 @@ def pick_device(wanted: str | None) -> torch.device:
     """The device asked for, else the visible GPU with most free memory, else the CPU."""
     n_gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if wanted is None:
-        free = [torch.cuda.mem_get_info(gpu)[0] for gpu in range(n_gpus)]
+        free = [_free_on_gpu(gpu) for gpu in range(n_gpus)] if n_gpus > 1 else [0] * n_gpus
         return torch.device("cuda", free.index(max(free))) if free else torch.device("cpu")
-    try:
-        device = torch.device(wanted)
-    except RuntimeError as error:
-        raise EngineError("usage", f"no device is called {wanted!r}.", "Use cpu, cuda or cuda:N.") from error
+    if not re.fullmatch(DEVICES, wanted):
+        raise EngineError("usage", f"no device is called {printable(wanted)!r}.", "Use cpu, cuda or cuda:N.")
+    device = torch.device(wanted)
     if device.type == "cuda" and (device.index or 0) >= n_gpus:
         seen = f"{n_gpus} CUDA device{'s' * (n_gpus != 1)} visible here"
         raise EngineError("usage", f"{wanted} was asked for, but there are {seen}.", "Use --device cpu, or cuda:N.")
     return torch.device("cuda", device.index or 0) if device.type == "cuda" else device
+
+
+def _free_on_gpu(gpu: int) -> int:
+    """Bytes free, asked of the driver where it can be: torch's own question opens a context on every card (300 MB)."""
+    try:
+        return torch.cuda.get_device_properties(gpu).total_memory - torch.cuda.device_memory_used(gpu)
+    except (ModuleNotFoundError, AttributeError, RuntimeError):  # no NVML here
+        pass
+    try:
+        return torch.cuda.mem_get_info(gpu)[0]
+    except RuntimeError:  # an exclusive or broken card
+        return 0
+
+
+def free_cached_memory() -> None:
+    """Give back what a model loaded before held: it lies in cycles (hooks know their network), and torch keeps it."""
+    gc.collect()
+    if torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
 
 
 def free_memory(device: torch.device) -> int:
@@ -126,15 +158,15 @@ def _boot(located: Located, device: torch.device, dtype: torch.dtype):
     try:
         with contextlib.redirect_stdout(io.StringIO()):
             return TransformerBridge.boot_transformers(str(located.directory), dtype=dtype, device=str(device))
-    except (torch.OutOfMemoryError, MemoryError) as error:
+    except MemoryError as error:
         raise out_of_memory(device) from error
     except (ValueError, KeyError, TypeError, OSError, RuntimeError, AttributeError, NotImplementedError) as error:
-        if "allocate memory" in str(error):
+        if is_out_of_memory(error):
             raise out_of_memory(device) from error
         raise EngineError(
             "error",
-            f"transformer_lens could not load {located.name}: {type(error).__name__}: {_first_line(error)}",
-            "Supported and tried: GPT-2, GPT-NeoX (Pythia), Phi, Llama, Qwen2, Gemma-3, OLMo-2.",
+            f"transformer_lens could not load {located.name}: {type(error).__name__}: {printable(first_line(error))}",
+            SUPPORTED,
         ) from error
 
 
@@ -146,7 +178,12 @@ def out_of_memory(device: torch.device | str) -> EngineError:
     )
 
 
-def _first_line(error: BaseException) -> str:
+def is_out_of_memory(error: BaseException) -> bool:
+    """Of the GPU (torch.OutOfMemoryError) or of the host, whose allocator raises plain RuntimeErrors."""
+    return isinstance(error, MemoryError) or "out of memory" in str(error) or "allocate memory" in str(error)
+
+
+def first_line(error: BaseException) -> str:
     lines = str(error).strip().splitlines()
     return lines[0][:300] if lines else "no message"
 
@@ -176,42 +213,20 @@ def network(bridge, device: torch.device, dtype: torch.dtype) -> Network:
     except (AttributeError, IndexError) as error:
         raise EngineError(
             "error",
-            f"{cfg.architecture} has no plain stack of attention and MLP blocks ({_first_line(error)}).",
+            f"{cfg.architecture} has no plain stack of attention and MLP blocks ({first_line(error)}).",
             "stagescope needs a decoder of the GPT, Llama or Pythia kind.",
         ) from error
     return net
 
 
-def prefix_token(tokenizer, request: Load, located: Located) -> Token | None:
-    """The token put before every prompt. auto: the catalogue's, else BOS, else EOS, as transformer_lens prepends.
-
-    With --chat the template brings its own first tokens, so auto puts nothing before it.
-    """
-    if request.bos == "none" or (request.bos == "auto" and request.chat):
-        return None
-    text = request.bos
-    if text == "auto":
-        known = located.known.prefix if located.known else None
-        text = known or tokenizer.bos_token or tokenizer.eos_token
-        if not text:
-            return None
-    ids = encode(tokenizer, text, None)
-    if len(ids) != 1:
-        raise EngineError(
-            "usage",
-            f"--bos {request.bos} is {len(ids)} tokens of this tokenizer, a prefix is one.",
-            "Give one token, auto or none.",
-        )
-    return Token(ids[0], token_text(tokenizer, ids[0]))
-
-
 @torch.inference_mode()
-def check(net: Network, probe: Tensor, name: str) -> tuple[tuple[str, ...], float]:
+def check(net: Network, probe: Tensor, name: str, has_prefix: bool = False) -> tuple[tuple[str, ...], float]:
     """What the readouts rely on, tried on a short probe [1, T]: (warnings, noise floor).
 
     Identity schedule = plain forward and lens at L = the logits: EngineError where they are not. Attention + MLP
     contributions add up to the residual, logits are finite: a warning where not. The noise floor is the mean KL in
-    nats between the fp32 baseline and the baseline as run (dtype, two rows batched): an effect below it is nothing.
+    nats between the fp32 baseline and the baseline as run (dtype, two rows batched), a prefix token left out: in bf16
+    its position alone was 100 times the others. An effect below it is nothing.
     """
     plain = blocks.forward(net, probe)
     begun = blocks.start(net, probe.expand(2, -1))
@@ -229,16 +244,24 @@ def check(net: Network, probe: Tensor, name: str) -> tuple[tuple[str, ...], floa
     as_run = lens.log_probs(net, x[0])
     gap, allowed = float((as_run - plain[0].log_softmax(-1)).abs().max()), TOLERANCE[net.dtype] * float(plain.std())
     if gap > allowed:
-        raise EngineError(
-            "error",
-            f"{name}: blocks run one by one end {gap:.2g} nats from the model's own forward (allowed {allowed:.2g}).",
-            "Its architecture does something between blocks that stagescope does not know.",
-        )
+        far = f"blocks run one by one end {gap:.2g} nats from the model's own forward (allowed {allowed:.2g})"
+        raise _unknown_between_blocks(name, far)
+    shape = tuple(blocks.w_out(net, 0).shape)
+    if shape != (net.d_mlp, net.d_model):
+        raise _unknown_between_blocks(name, f"its MLPs write by weights of shape {shape}, not one matrix a layer")
     exact = plain[0].log_softmax(-1) if net.dtype == torch.float32 else _fp32_log_probs(net, probe)
-    noise = float(kl_nats(exact, as_run).mean().abs())
+    noise = float(kl_nats(exact, as_run)[int(has_prefix) :].mean().abs())
     if missing > TOLERANCE[net.dtype]:
         return (f"attention + MLP miss the residual of {name} by {missing:.1%}: norm bars, sublayer edits are off.",), noise
     return (), noise
+
+
+def _unknown_between_blocks(name: str, what: str) -> EngineError:
+    return EngineError(
+        "error",
+        f"{name} does something between or within blocks that stagescope does not know: {what}.",
+        SUPPORTED,
+    )
 
 
 def _fp32_log_probs(net: Network, probe: Tensor) -> Tensor:

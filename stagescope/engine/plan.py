@@ -125,6 +125,11 @@ def carry_out(step: Step, plan: Plan, n_layers: int, parallel_blocks: bool, n_po
     raise AssertionError(f"no meaning for the verb {step.verb!r}")
 
 
+def uses_means(plan: Plan) -> bool:
+    """Whether some sublayer gives its mean over a text, which must be measured first."""
+    return any(switch.kind == "mean" for place in plan for run in place for switch in (*run.attn, *run.mlp))
+
+
 def sync_layers(plan: Plan) -> tuple[int | None, ...]:
     """For depths 0..len(plan): the original layer after which the baseline is comparable, or None.
 

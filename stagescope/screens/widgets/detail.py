@@ -9,7 +9,7 @@ from rich.cells import cell_len
 from textual.content import Content
 
 from stagescope.engine.protocol import Reading
-from stagescope.screens.rows import Row, Top, top_tokens
+from stagescope.screens.rows import Row, Top, noise_floor, top_tokens
 from stagescope.screens.widgets import glyphs as g
 from stagescope.screens.widgets.glyphs import Glyphs
 from stagescope.text import fit, visible
@@ -30,7 +30,8 @@ def effect_line(
     is_baseline = reading.baseline is None
     output, numbers = (_baseline_output, _baseline_numbers) if is_baseline else (_output, _effects)
     token = visible(reading.tokens[position].text, glyphs.ascii_only)
-    first = [("out ", QUIET), (f"{token} {glyphs.cursor} ", QUIET), *output(reading, position, glyphs)]
+    label = "out " if reading.lens == "standard" else f"{reading.lens} lens "  # its last depth is not the output
+    first = [(label, QUIET), (f"{token} {glyphs.cursor} ", QUIET), *output(reading, position, glyphs)]
     return _lines(first, numbers(reading, position, glyphs), width, lines, glyphs)
 
 
@@ -90,7 +91,7 @@ def _effects(reading: Reading, position: int, glyphs: Glyphs) -> list[Part]:
     """here KL 4.93, ΔH +.90 bits · mean of 10: KL 1.20, top-1 kept 4/10, ΔH +.32, median KL .81."""
     kl, same, bits = reading.effect_kl_nats, reading.effect_top1_same, reading.effect_entropy_bits
     h, more, dot = f"{glyphs.delta}H", glyphs.ellipsis, f" {glyphs.zero} "
-    noise = " (noise)" if kl[position] <= reading.model.noise_kl else ""
+    noise = " (noise)" if kl[position] <= noise_floor(reading) else ""
     here: list[Part] = [
         ("here ", QUIET), (f"KL {g.number(float(kl[position])) or more}{noise}", BRIGHT), (", ", ""),
         (f"{h} {g.signed(float(bits[position])) or more}", BRIGHT), (" bits", ""), (dot, QUIET),
