@@ -38,10 +38,11 @@ def answer(terminal: Terminal, keys: str, quiet: float = QUIET) -> tuple[float, 
 
 
 def toggle(terminal: Terminal) -> tuple[int, int]:
-    """Show the baseline or the edit: bytes until the means are still to come, and until they are there."""
+    """From the baseline to the edit: bytes until the means are still to come, and until they are there."""
+    answer(terminal, "b", 3)
     before = len(terminal.raw)
     terminal.child.send("b")
-    terminal.until("…")
+    terminal.until("means …")
     first = len(terminal.raw) - before
     answer(terminal, "", 3)
     return first, len(terminal.raw) - before
@@ -80,7 +81,7 @@ def in_a_terminal() -> None:
     print(f"  position move: median {statistics.median(positions):.0f} bytes, most {max(positions)}")
     terminal.child.send(":drop 0\r")
     answer(terminal, "", 3)
-    first, both = zip(*[toggle(terminal) for _ in range(6)], strict=True)
+    first, both = zip(*[toggle(terminal) for _ in range(4)], strict=True)
     print(
         f"  toggle that changes every row: median {statistics.median(first):.0f} bytes up to the chosen position's "
         f"reading, {statistics.median(both):.0f} with all positions"
