@@ -146,7 +146,7 @@ def _app(args: argparse.Namespace) -> int:
         args.top, args.json = 5, False
         return _read(args)
     terminal = sys.stdin is not None and sys.stdin.isatty()
-    if os.environ.get("TERM", "dumb") == "dumb" or not terminal:
+    if (os.environ.get("TERM") or "dumb") == "dumb" or not terminal:
         why = "TERM is dumb or unset" if terminal else "standard input is not a terminal"
         _say(f"stagescope: the app needs a terminal, and {why}. Use `stagescope read PROMPT`.")
         return 2
@@ -187,6 +187,8 @@ def _read(args: argparse.Namespace) -> int:
         return _fail(failure)
     from stagescope.report import reading_json, reading_text
 
+    for warning in reading.model.warnings:
+        _say(f"stagescope: {warning}")
     if args.json:
         _print_json({**reading_json(reading), "position": args.position % len(reading.tokens)})
     else:
@@ -234,14 +236,15 @@ def _models(args: argparse.Namespace) -> int:
                 place = store.pull(name, progress.show)
             finally:
                 progress.clear()
-            _print_json({"name": name, "directory": str(place)}) if args.json else print(place)
+            _print_json({"schema": "model/1", "name": name, "directory": str(place)}) if args.json else print(place)
         elif args.action == "info":
             located = store.locate(name, offline=args.offline)
             info = {**asdict(directory.preview(located)), "directory": str(located.directory)}
             info["fingerprint"] = directory.fingerprint(located.directory)
             info["parameters"] = directory.parameters(located.directory)
             if args.json:
-                _print_json({key: value for key, value in info.items() if key not in ("load_seconds", "noise_kl")})
+                kept = {key: value for key, value in info.items() if key not in ("load_seconds", "noise_kl")}
+                _print_json({"schema": "model/1", **kept})
             else:
                 shown = ("name", "source", "architecture", "directory", "parameters", "n_layers", "d_model", "d_mlp")
                 shown += ("n_heads", "d_vocab", "n_ctx", "norm", "gated", "parallel", "fingerprint")
@@ -251,7 +254,8 @@ def _models(args: argparse.Namespace) -> int:
             rows = [(entry.name, str(entry.directory), entry.bytes, entry.note) for entry in here.values()]
             rows += [(known.name, None, None, known.note) for known in catalog.MODELS if known.name not in here]
             if args.json:
-                _print_json([dict(zip(("name", "directory", "bytes", "note"), row, strict=True)) for row in rows])
+                models = [dict(zip(("name", "directory", "bytes", "note"), row, strict=True)) for row in rows]
+                _print_json({"schema": "models/1", "models": models})
             else:
                 for name, place, size, note in rows:
                     print(f"{name:32} {f'{size / 2**30:6.2f} GiB' if place else 'not here  '}  {note}")
@@ -265,7 +269,7 @@ def _doctor(args: argparse.Namespace) -> int:
 
     found = findings(args.device)
     if args.json:
-        _print_json([finding._asdict() for finding in found])
+        _print_json({"schema": "doctor/1", "findings": [finding._asdict() for finding in found]})
     else:
         for finding in found:
             print(f"{finding.state:5} {finding.what:14} {finding.detail}")
@@ -277,7 +281,7 @@ def _where(args: argparse.Namespace) -> int:
 
     places = {name: str(path) for name, path in paths.describe().items()}
     if args.json:
-        _print_json(places)
+        _print_json({"schema": "where/1", **places})
     else:
         print("\n".join(f"{name:8} {path}" for name, path in places.items()))
     return 0

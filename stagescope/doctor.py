@@ -60,8 +60,8 @@ def _folders() -> list[Finding]:
     found = []
     for name, path in paths.describe().items():
         parent = next(folder for folder in (path, *path.parents) if folder.exists())
-        writable = os.access(parent, os.W_OK)
-        free = shutil.disk_usage(parent).free / 2**30
+        writable = parent.is_dir() and os.access(parent, os.W_OK)
+        free = shutil.disk_usage(parent).free / 2**30  # of a file too: its disk
         detail = f"{path}, {free:.0f} GiB free" if writable else f"{path} cannot be written: set STAGESCOPE_HOME"
         found.append(Finding(name, "ok" if writable else "fail", detail))
     return found

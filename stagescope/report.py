@@ -134,8 +134,7 @@ def reading_text(reading: Reading, position: int) -> list[Text | Table]:
     lines: list[Text | Table] = [Text(header), Text(info.source, style="dim"), tokens]
     if reading.schedule:
         lines.append(Text(f"edit    {reading.schedule}"))
-    lines += [Text(effect(reading, at)), table]
-    return lines + [Text(f"warning: {warning}", style="bold") for warning in info.warnings]
+    return [*lines, Text(effect(reading, at)), table]
 
 
 def effect(reading: Reading, at: int) -> str:

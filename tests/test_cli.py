@@ -150,13 +150,13 @@ def test_a_dumb_terminal_is_told_what_to_use(capsys, monkeypatch) -> None:
 
 def test_where_models_doctor(capsys, default_model_dir) -> None:
     places = json.loads(stagescope(capsys, "where", "--json").out)
-    assert set(places) == {"cache", "data", "logs", "config"}
+    assert set(places) == {"schema", "cache", "data", "logs", "config"}
     models = json.loads(stagescope(capsys, "models", "--json").out)
-    assert {"gpt2", "smollm2-135m"} <= {model["name"] for model in models}
+    assert {"gpt2", "smollm2-135m"} <= {model["name"] for model in models["models"]}
     info = json.loads(stagescope(capsys, "models", "info", str(default_model_dir), "--json").out)
     assert (info["n_layers"], info["d_model"], info["norm"]) == (30, 576, "rms")
     found = json.loads(stagescope(capsys, "doctor", "--json").out)
-    assert {"torch", "device", "threads", "terminal"} <= {finding["what"] for finding in found}
+    assert {"torch", "device", "threads", "terminal"} <= {finding["what"] for finding in found["findings"]}
 
 
 def test_surprises_are_one_line_and_a_log(capsys, monkeypatch) -> None:

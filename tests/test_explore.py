@@ -258,10 +258,32 @@ async def test_the_mouse_edits_moves_and_presses_the_footer():
         await pilot.click("#footer", offset=(1, 0))
         await until(pilot, lambda: str(app.explore.schedule) == "drop 11")
         await settled(pilot)
-        await pilot.click("#stack", offset=(1, 3))  # the header line, then layers 11, 10, 9
+        await pilot.click("#stack", offset=(1, 4))  # the header line, then layers 11, 10, 9, 8: its number
+        await until(pilot, lambda: app.explore.stack.row_at_cursor().layers == (8,))
+        await pilot.click("#stack", offset=(4, 3))  # the state of layer 9
         await until(pilot, lambda: str(app.explore.schedule) == "drop 9 11")
         await pilot.click("#tokens", offset=(21, 0))
         await until(pilot, lambda: app.explore.at == 1)
+
+
+async def test_a_model_that_is_not_found_leaves_the_one_at_hand():
+    async with running() as (app, pilot, engine):
+        await settled(pilot)
+        engine.failures[Load] = [Failure("missing", "No model is called 'nonesuch'.", "Did you mean gpt2?")]
+        await pilot.press("M", *"nonesuch", "enter")  # typed over the list
+        await until(pilot, lambda: "No model is called" in drawn(app))
+        assert app.explore.load.model != "nonesuch" and app.explore.info.loaded
+        await pilot.press("d")
+        await until(pilot, lambda: "dropped" in drawn(app))
+        await settled(pilot)
+
+
+async def test_a_typed_schedule_replaces_the_old_one():
+    async with running() as (app, pilot, _):
+        await pilot.press("colon", *"drop 3", "enter")
+        await until(pilot, lambda: str(app.explore.schedule) == "drop 3")
+        await pilot.press("colon", *"drop 5", "enter")
+        await until(pilot, lambda: str(app.explore.schedule) == "drop 5")
 
 
 async def test_the_palette_finds_actions_by_name():

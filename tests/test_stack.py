@@ -316,7 +316,8 @@ async def test_clicks():
             await pilot.click(Stack, offset=(spans[name][0] + inside, y))
             return [(type(m).__name__, getattr(m, "what", None), m.row.label) for m in app.said]
 
-        assert await click(3, "layer", 2) == [("Moved", None, "27"), ("Pressed", "layer", "27")]
+        assert await click(2, "layer", 1) == [("Moved", None, "28")]  # the number only moves the cursor
+        assert await click(3, "layer", 4) == [("Moved", None, "27"), ("Pressed", "layer", "27")]
         assert await click(3, "attn") == [("Pressed", "attn", "27")]
         assert await click(3, "mlp", 2) == [("Pressed", "mlp", "27")]
         assert await click(3, "kl") == []

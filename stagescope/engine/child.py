@@ -124,6 +124,7 @@ def serve(inbox: Inbox, out: BinaryIO, engine: LocalEngine) -> None:
             jobs[number] = (request, engine.answer(request))
 
     engine.checkpoint = checkpoint
+    engine.tell = lambda progress: send(current[0], progress, False) if current else None
     asked_cache = -1
     while True:
         while not (jobs or waiting) or not inbox.arrived.empty():

@@ -10,7 +10,7 @@ import concurrent.futures
 import queue
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -18,6 +18,7 @@ from stagescope.engine import cache, directory, question, store
 from stagescope.engine.directory import Located
 from stagescope.engine.plan import uses_means
 from stagescope.engine.prefix import prefix_text, prefix_token
+from stagescope.engine.progress import timed
 from stagescope.engine.protocol import (
     Census,
     EngineError,
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from stagescope.engine.blocks import Network
     from stagescope.engine.reading import Prompt
 
+PATIENCE = 1.0  # seconds of a reading after which its progress is told
 KEPT_BYTES = 512 * 2**20  # residual streams kept for the prompt at hand, so that a toggle starts at its first change
 
 
@@ -50,11 +52,11 @@ class Cancelled(Exception):
 
 @dataclass
 class LocalEngine:
-    """Engine (protocol.py) in this process. `checkpoint` is set by who may interrupt it."""
+    """Engine (protocol.py) in this process. `checkpoint` and `tell` are set by who may interrupt and listens."""
 
     checkpoint: Callable[[], None] = lambda: None
+    tell: Callable[[Progress], None] = lambda progress: None  # of one long step, from within it
     request: Load | None = None
-    located: Located | None = None
     info: ModelInfo | None = None  # loaded is False until the weights are there
     certain: bool = False  # whether the tokens of a prompt are known for sure: always once the weights are there
     tokenizer: Any = None
@@ -94,36 +96,36 @@ class LocalEngine:
     # ------------------------------------------------------------------------------------------- loading
 
     def _load(self, request: Load) -> Iterator[Reply]:
-        self._free()
-        self.request, self.net, self.info, self.tokenizer, self.averages = request, None, None, None, None
-        self.certain = False
-        yield from self._locate(request)
-        preview = directory.preview(self.located)
+        """What was loaded before stays until the new model is found: a name mistyped costs nothing."""
+        located = yield from self._locate(request)
+        preview = directory.preview(located)
         try:
-            self.tokenizer = light_tokenizer(self.located.directory)
+            tokenizer = light_tokenizer(located.directory)
         except ValueError as error:
             raise EngineError("missing", f"{printable(str(error))}.") from error
-        text = prefix_text(request, self.located.known.prefix if self.located.known else None)
-        self.certain = self.tokenizer is not None and text is not None and not request.chat
-        self.info = replace(
-            preview,
-            fingerprint=directory.fingerprint(self.located.directory),
-            prefix=prefix_token(self.tokenizer, text) if self.certain else None,
-        )
+        text = prefix_text(request, located.known.prefix if located.known else None)
+        certain = tokenizer is not None and text is not None and not request.chat
+        prefix = prefix_token(tokenizer, text) if certain else None
+        fingerprint = directory.fingerprint(located.directory)
+
+        self._free()
+        self.net, self.averages = None, None
+        self.request, self.tokenizer, self.certain = request, tokenizer, certain
+        self.info = replace(preview, fingerprint=fingerprint, prefix=prefix)
         yield self.info
         from stagescope.engine import load  # torch and transformer_lens: seconds
 
         load.free_cached_memory()
-        for reply in load.load(request, self.located):
+        for reply in load.load(request, located):
             if isinstance(reply, Progress):
                 yield reply
                 continue
             self.net, info = reply
-            self.info = replace(info, fingerprint=self.info.fingerprint)
+            self.info = replace(info, fingerprint=fingerprint)
             self.tokenizer, self.certain = self.net.tokenizer, True
             yield self.info
 
-    def _locate(self, request: Load) -> Iterator[Progress]:
+    def _locate(self, request: Load) -> Generator[Progress, None, Located]:
         """Find the model, fetching it when it is not here: in a thread, so that its progress comes out meanwhile."""
         reports: queue.SimpleQueue[Progress | None] = queue.SimpleQueue()
         wanted, found = True, concurrent.futures.Future()
@@ -145,7 +147,7 @@ class LocalEngine:
                     yield progress
         finally:
             wanted = False
-        self.located = found.result()
+        return found.result()
 
     # ------------------------------------------------------------------------------------------- reading
 
@@ -186,7 +188,7 @@ class LocalEngine:
                     positions,
                     baseline=self.baselines.get(baseline_of),
                     averages=self.averages,
-                    checkpoint=lambda fraction: self.checkpoint(),
+                    checkpoint=self._step_of(f"reading {len(positions)} positions"),
                 )
                 yield replace(reading, milliseconds=_ms(began))
                 if part == "whole":
@@ -196,6 +198,22 @@ class LocalEngine:
         finally:
             if self.prompt is prompt:
                 self._let_go(asked)
+
+    def _step_of(self, stage: str) -> Callable[[float], None]:
+        """What a reading calls with the fraction done: it may stop there, and a long one says how far it is."""
+        began = time.monotonic()
+
+        def report(*what: Any) -> None:
+            if time.monotonic() - began > PATIENCE:
+                self.tell(Progress(*what))
+
+        at = timed(report, stage)
+
+        def step(fraction: float) -> None:
+            self.checkpoint()
+            at(fraction)
+
+        return step
 
     def _need_weights(self) -> None:
         if self.net is None:

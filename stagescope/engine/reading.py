@@ -92,7 +92,11 @@ def read(
     there is one already: its numbers are not computed again. checkpoint may raise to stop.
     """
     base_plan = plain_plan(net.n_layers)
-    runner.run(net, prompt.begun, prompt.root, [base_plan, plan], averages, checkpoint)
+    # Matrix products of a position: about 12 D^2 a block, V D a depth of the lens.
+    blocks_share = 12 * net.d_model / (12 * net.d_model + net.d_vocab)
+    runner.run(
+        net, prompt.begun, prompt.root, [base_plan, plan], averages, lambda done: checkpoint(done * blocks_share)
+    )
     base_nodes, nodes = runner.path(prompt.root, base_plan), runner.path(prompt.root, plan)
     n_base, n_depths, n_tokens = len(base_nodes), len(nodes), len(prompt.tokens)
     synced = [None if layer is None else layer + 1 for layer in sync_layers(plan)]
@@ -110,7 +114,8 @@ def read(
     known = baseline is not None and set(positions) <= set(baseline.positions) and not only_output
     for chunk in _chunks(positions, n_base + n_depths - n_shared, net.d_vocab, device):
         if len(positions) > 1:
-            checkpoint((chunk.start - positions[0]) / len(positions))
+            done = (chunk.start - positions[0]) / len(positions)
+            checkpoint(blocks_share + (1 - blocks_share) * done)
         keep = len(positions) == 1 and not only_output
         base_logp = _base_log_probs(net, prompt, base_nodes[base_depths], chunk, request.lens, keep)
         last, base_last = nodes[-1].x[chunk], base_nodes[-1].x[chunk]

@@ -52,6 +52,7 @@ STALE = 1.0  # seconds after which numbers of an earlier request are dimmed: mos
 NOTE = 8.0  # seconds a remark stays in the status line
 EXPLORE_ACTIONS = frozenset(action.name for action in actions.of("explore"))
 SMALLEST = (60, 16)
+EMPTY = "the prompt is empty: type one"
 SCHEDULE_HINT = ": types a schedule, such as drop 3-5; swap 7 8"
 JOBS = {"load": "loading", "read": "reading", "census": "census of neurons", "token": "finding the token"}
 TALL = 44  # rows of terminal from which the row under the cursor is told in full, in two lines of its own
@@ -141,13 +142,18 @@ class Explore(ExploreKeys):
 
     # ------------------------------------------------------------------------------- asking the engine
 
-    def start(self) -> None:
-        """Load the model and ask for the reading at once: an engine that knows it already need not wait."""
+    def start(self, load: Load | None = None) -> None:
+        """Load the model and ask for the reading at once: an engine that knows it already need not wait.
+
+        load: another model, which takes the place of the one at hand when it is found.
+        """
         if self.dead:
+            self.load = load or self.load
             self.run_worker(self._restart, group="load", exclusive=True)
         else:
-            self.run_worker(self._load, group="load", exclusive=True)
-            self.read()
+            self.run_worker(partial(self._load, load or self.load), group="load", exclusive=True)
+            if load is None:
+                self.read()
 
     def read(self, typing: bool = False) -> None:
         """Ask for what is wanted; the latest wins. typing: the output after a pause, the rest when quiet."""
@@ -155,17 +161,26 @@ class Explore(ExploreKeys):
             self.overdue_timer.stop()
         self.overdue, self.overdue_timer = False, self.set_timer(STALE, self._late)
         if self.prompt:
+            self.note = "" if self.note == EMPTY else self.note
             self.run_worker(partial(self._read, self.wanted(), typing), group="read", exclusive=True)
         else:
             self.workers.cancel_group(self, "read")
-            self.say("the prompt is empty: type one")
+            self.say(EMPTY)
 
     def _late(self) -> None:
         self.overdue = not self._is_wanted(self.answered)
         self.draw()
 
-    async def _load(self) -> None:
-        await self._converse("load", self.load, self._loaded)
+    async def _load(self, load: Load) -> None:
+        def receive(info: ModelInfo) -> None:
+            other = load is not self.load
+            if other:
+                self._change_model(load)
+            self._loaded(info)
+            if other:
+                self.read()
+
+        await self._converse("load", load, receive)
         if self.info and self.info.loaded and self.answered is None and "read" not in self.jobs:
             self.read()
         self._census_by_itself()
@@ -177,7 +192,7 @@ class Explore(ExploreKeys):
         self.draw()
         await self.app.restart_engine()
         self.read()
-        await self._load()
+        await self._load(self.load)
 
     async def _read(self, request: Read, typing: bool) -> None:
         if typing:
@@ -228,6 +243,19 @@ class Explore(ExploreKeys):
                 del self.jobs[job]
             self.draw_status()
 
+    def _change_model(self, load: Load) -> None:
+        """Nothing that was known of the model before holds of this one; prompt and schedule stay."""
+        self.load = load
+        self.info = self.census = self.tracked = None
+        self.reading = self.answered = self.output = self.output_for = None
+        self.history, self.stack_rows, self.at = History(self.schedule), [], -1
+        self.census_wanted = True
+
+    def is_complete(self) -> bool:
+        """Whether all that is wanted has been read, at every position."""
+        reading = self.reading
+        return reading is not None and self._is_wanted(self.answered) and len(reading.positions) == len(reading.tokens)
+
     def _loaded(self, info: ModelInfo) -> None:
         self.info = info
         try:
@@ -254,7 +282,7 @@ class Explore(ExploreKeys):
             return
         self.failure = words.failure(reply)
         self.dead = self.dead or reply.kind == "died"
-        if job == "load":  # the reading waits for weights that will not come
+        if job == "load" and not (self.info and self.info.loaded):  # the reading waits for weights that will not come
             self.workers.cancel_group(self, "read")
         if job == "census":
             self.census_wanted = False
@@ -291,7 +319,8 @@ class Explore(ExploreKeys):
         fresh = rows(self.info, self.reading, self.census, self.schedule, self.position(self.reading))
         if self.reading is None or self.reading.schedule == str(self.schedule):
             return fresh
-        before = {row.key: row for row in self.stack_rows}
+        read_of = parse(self.reading.schedule)
+        before = {row.key: row for row in rows(self.info, self.reading, self.census, read_of, self.position(self.reading))}
         place = ("depth", "state", "mean", "partial", "moved", "copy", "copies")
         return [replace(before.get(row.key, row), **{n: getattr(row, n) for n in place}) for row in fresh]
 
@@ -302,8 +331,8 @@ class Explore(ExploreKeys):
         self.footer.show(words.footer(width, self._place()))
         row, reading = self.stack.row_at_cursor(), self.reading
         told = {"lines": 2 if height >= TALL else 1, "glyphs": self.stack.glyphs}
-        if reading and reading.schedule != str(self.schedule):
-            reading = None  # its depths are other places than the rows'
+        if reading and reading.schedule != str(self.schedule):  # its depths are other places than the rows'
+            reading, row = None, row and replace(row, attn=math.nan, mlp=math.nan, top=(), was=(), echo=False)
         said, running = self._said(width), self.running_jobs()
         room = width - (len(running) + 3) * (running != "" and height < TALL)
         detail = row_line(row, reading, self.position(self.reading), room, **told) if row else Content()
@@ -330,7 +359,9 @@ class Explore(ExploreKeys):
         return Content.styled(self.failure + restart, "$text-error") if self.failure else ""
 
     def running_jobs(self) -> str:
-        return "   ".join(words.progress(job) for name, (_, job) in self.jobs.items() if name != "read")
+        """Each with its fraction and time left; a reading only when it is long enough to tell how far it is."""
+        told = [job for name, (_, job) in self.jobs.items() if name != "read" or not math.isnan(job.done)]
+        return "   ".join(words.progress(job) for job in told)
 
     def state(self) -> str:
         """What the header says the engine is doing."""

@@ -176,7 +176,9 @@ class ExploreKeys(Screen):
         self.set_focus(self.prompt_field)  # at once: focus() waits, and the next key may be here already
 
     def action_edit(self) -> None:
+        """The old schedule stands selected: typing replaces it, an arrow goes into it."""
         self.set_focus(self.schedule_field)
+        self.schedule_field.select_all()
 
     def action_leave(self) -> None:
         """Out of the prompt, or out of the schedule line with nothing changed."""
@@ -263,22 +265,20 @@ class ExploreKeys(Screen):
         self.app.push_screen(Models(self.models, self.load.model), self._model_chosen)
 
     def _model_chosen(self, name: str | None) -> None:
-        if name is None:
-            return
-        for job in ("census", "token"):
-            self.workers.cancel_group(self, job)
-        self.load = replace(self.load, model=name)
-        self.info = self.census = self.tracked = None
-        self.reading = self.answered = self.output = self.output_for = None
-        self.history, self.stack_rows, self.at = History(self.schedule), [], -1
-        self.census_wanted, self.failure = True, ""
-        self.draw()
-        self.start()
+        """The model at hand stays until the other one is found: then `_loaded` lets go of it."""
+        if name is not None:
+            for job in ("census", "token"):
+                self.workers.cancel_group(self, job)
+            self.failure = self.note = ""
+            self.start(replace(self.load, model=name))
 
     def action_restart(self) -> None:
         if self.dead or ("load" not in self.jobs and not (self.info and self.info.loaded)):
             self.failure = ""
             self.start()
+        elif "read" not in self.jobs and not self.is_complete():
+            self.note = ""
+            self.read()
         else:
             self.say("the engine runs")
 
@@ -292,6 +292,8 @@ class ExploreKeys(Screen):
         if job == "census":
             self.census_wanted = False
             self.say("census cancelled; N takes it again")
+        elif job == "read":
+            self.say("reading cancelled; r reads to the end")
         elif job == "load":
             self.workers.cancel_group(self, "read")
             self.say("loading cancelled; r loads again, M another model")

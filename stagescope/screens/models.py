@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from textual import events
 from textual.app import ComposeResult
 from textual.containers import Vertical
 from textual.content import Content
@@ -41,7 +42,7 @@ class Models(ModalScreen[str | None]):
             yield Field(id="answer")
 
     def on_mount(self) -> None:
-        self.query_one(Line).show("or a Hugging Face id, a directory or a .gguf file (tab, then type):")
+        self.query_one(Line).show("or a Hugging Face id, a directory or a .gguf file (just type):")
         if self.entries:
             names = [entry.name for entry in self.entries]
             self.query_one(OptionList).highlighted = names.index(self.current) if self.current in names else 0
@@ -60,6 +61,14 @@ class Models(ModalScreen[str | None]):
     def on_input_submitted(self, event: Input.Submitted) -> None:
         if name := self.query_one(Field).text.strip():
             self.dismiss(name)
+
+    def on_key(self, event: events.Key) -> None:
+        """A letter typed over the list is the beginning of a name."""
+        field = self.query_one(Field)
+        if event.is_printable and not field.has_focus:
+            event.stop()
+            self.set_focus(field)
+            field.insert_text_at_cursor(event.character)
 
     def action_close(self) -> None:
         self.dismiss(None)

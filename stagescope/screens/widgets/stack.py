@@ -57,6 +57,7 @@ class Stack(ScrollView, can_focus=True):
         self._rows: list[Row] = []
         self._tokens: tuple[Token, ...] = ()
         self._position, self._settled, self._mode, self._edited = 0, True, "stack", None
+        self._scale = 0.0  # bits at the top of the sparklines: only grows over a prompt, so that edits compare
         self._lines: list[Row | Folded] = []  # as drawn, top first
         self._frame: lines.Frame | None = None
         self._strips: list[Strip] = []
@@ -80,6 +81,8 @@ class Stack(ScrollView, can_focus=True):
         the values are an edited run's, read off the rows when not said. Posts no Moved.
         """
         here = self.row_at_cursor()
+        if tokens != self._tokens:
+            self._scale = 0.0
         self._rows, self._tokens, self._position = rows, tokens, position
         self._settled, self._mode, self._edited = settled, mode, edited
         if here is None:
@@ -206,7 +209,8 @@ class Stack(ScrollView, can_focus=True):
         edited = self._edited
         if edited is None:
             edited = any(row.edited or row.changed and row.synced for row in rows)
-        return lines.Frame(columns, self.glyphs, label, tokens, self._position, edited, _highest(rows))
+        self._scale = max(self._scale, _highest(rows))
+        return lines.Frame(columns, self.glyphs, label, tokens, self._position, edited, self._scale)
 
     def _styles(self) -> dict:
         """Rich styles by name; name@ is highlighted: the cursor's line, the chosen column of a grid."""
@@ -237,7 +241,7 @@ class Stack(ScrollView, can_focus=True):
         elif line is not None:
             tokens = lines.drawn_tokens(line, self._frame)  # before the cursor moves and lines unfold
             self.cursor = self._rows.index(line)
-            if name == "layer" and line.layers:
+            if name == "layer" and line.layers and offset.x > self._frame.label:  # the state, right of the number
                 self.post_message(self.Pressed(line, "layer"))
             elif name in ("attn", "mlp") and line.layers and line.depth is not None:
                 self.post_message(self.Pressed(line, name))
