@@ -42,9 +42,9 @@ CLOSE_SECONDS = 5.0  # an engine that does not end in this time is left to the e
 class StageApp(App[str]):
     """Run with `run_app`. The app's result is the shell command of the last reading.
 
-    engine_factory makes an Engine; it is called again after an engine died. models: (name, note, on disk) of
-    the model picker. ascii_only: no block elements in the stack. Raises ScheduleError for a schedule that is
-    wrong whatever the model.
+    engine_factory makes an Engine; it is called again after an engine died. models: gives (name, note, on disk) for
+    the model picker when it opens. ascii_only: no block elements in the stack. Raises ScheduleError for a schedule
+    that is wrong whatever the model.
     """
 
     TITLE = "stagescope"
@@ -59,7 +59,7 @@ class StageApp(App[str]):
         schedule: str = "",
         position: int = -1,
         lens: str = "standard",
-        models: Sequence[tuple[str, str, bool]] = (),
+        models: Callable[[], Sequence[tuple[str, str, bool]]] = tuple,
         ascii_only: bool = False,
     ):
         # NO_COLOR alone still sends 24-bit greys; with an ansi theme Textual sends no colour. It takes the

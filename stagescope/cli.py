@@ -159,7 +159,7 @@ def _app(args: argparse.Namespace) -> int:
     from stagescope.engine.client import ChildEngine
 
     prompt = DEFAULT_PROMPT if args.prompt is None else _prompt(args.prompt)
-    start = (args.edit, args.position, args.lens, _picker_entries(), args.ascii)
+    start = (args.edit, args.position, args.lens, _picker_entries, args.ascii)
     command, code = run_app(StageApp(ChildEngine, _load_request(args), prompt, *start), mouse=not args.no_mouse)
     if command and code == 0:
         print(command)

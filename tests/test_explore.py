@@ -131,7 +131,7 @@ async def test_a_load_that_fails_says_so_and_another_model_can_be_chosen():
     engine = FakeEngine()
     engine.failures[Load] = [Failure("missing", "No model “nope” here.", "stagescope models lists them.")]
     models = [("nope", "", False), ("small", "a note", True)]
-    async with running(engine, settle=False, load=Load(model="nope"), models=models) as (app, pilot, _):
+    async with running(engine, settle=False, load=Load(model="nope"), models=lambda: models) as (app, pilot, _):
         await until(pilot, lambda: "No model “nope” here. stagescope models lists them." in drawn(app))
         await pilot.press("M")
         await until(pilot, lambda: isinstance(app.screen, Models) and "a note" in drawn(app))
@@ -531,7 +531,7 @@ async def test_hostile_text_never_reaches_the_terminal():
     engine.info = replace(engine.info, source=hostile, warnings=(hostile,))
     load = Load(model="evil\x1b[2J[/red]")
     models = [(hostile, hostile, True)]
-    async with running(engine, prompt=hostile, size=(160, 40), load=load, models=models) as (app, pilot, _):
+    async with running(engine, prompt=hostile, size=(160, 40), load=load, models=lambda: models) as (app, pilot, _):
         assert app.explore.reading.prompt == hostile
         for keys in (["left"] * 3, ["v"], ["v"], ["t"], ["escape", "M"], ["escape"]):
             await pilot.press(*keys)

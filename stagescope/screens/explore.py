@@ -72,7 +72,7 @@ class Explore(ExploreKeys):
         schedule: str = "",
         position: int = -1,
         lens: str = "standard",
-        models: Sequence[tuple[str, str, bool]] = (),
+        models: Callable[[], Sequence[tuple[str, str, bool]]] = tuple,
         ascii_only: bool = False,
     ):
         super().__init__()

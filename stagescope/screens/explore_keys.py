@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 from functools import partial
 
@@ -261,8 +262,9 @@ class ExploreKeys(Screen):
         else:
             self.say(f"sent to the terminal's clipboard, and written to {printable(str(file))}")
 
-    def action_models(self) -> None:
-        self.app.push_screen(Models(self.models, self.load.model), self._model_chosen)
+    async def action_models(self) -> None:
+        entries = await asyncio.to_thread(self.models)  # looks through the disk
+        self.app.push_screen(Models(entries, self.load.model), self._model_chosen)
 
     def _model_chosen(self, name: str | None) -> None:
         """The model at hand stays until the other one is found: then `_loaded` lets go of it."""
