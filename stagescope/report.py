@@ -130,6 +130,7 @@ def reading_text(reading: Reading, position: int) -> list[Text | Table]:
         )
     info = reading.model
     header = f"{info.name} · {info.n_layers} layers · {info.dtype} · {info.device} · lens {reading.lens}"
+    header += f" · weights {info.bytes / 2**30:.1f} GiB" if info.bytes else ""
     header += "" if math.isnan(info.noise_kl) else f" · noise floor KL {info.noise_kl:.1g}"
     lines: list[Text | Table] = [Text(header), Text(info.source, style="dim"), tokens]
     if reading.schedule:

@@ -410,7 +410,7 @@ async def test_a_failure_is_shown_in_full_and_the_session_goes_on():
         assert "79 GiB of 80 GiB" in unwrapped(app)
         await pilot.press("u")
         await settled(pilot)
-        await until(pilot, lambda: "GiB" not in drawn(app))
+        await until(pilot, lambda: "79 GiB" not in drawn(app))
 
 
 async def test_a_prompt_beyond_the_window_fails_and_is_mended():

@@ -30,7 +30,7 @@ def header(info: ModelInfo | None, reading: Reading | None, state: str, width: i
         "source": in_short,
         "layers": f"{info.n_layers} layers",
         "dtype": info.dtype,
-        "device": info.device,
+        "device": info.device + (f" {info.bytes / 2**30:.1f} GiB" if info.loaded and info.bytes else ""),
         "took": "" if reading is None else "cached" if reading.cached else f"{reading.milliseconds:.0f} ms",
         "state": state,
         "noise": "" if math.isnan(info.noise_kl) else f"noise floor KL {number(info.noise_kl)}",
