@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from stagescope import __version__
 
 if TYPE_CHECKING:
-    from stagescope.engine.local import LocalEngine
-    from stagescope.engine.protocol import Failure, Load, Reading, Reply, Request
+    from stagescope.engine.protocol import Failure, Load, Reply
 
 LATER = ("sweep", "stages", "attention", "probe", "generate", "session")  # words kept for commands to come
 DEFAULT_MODEL = "smollm2-135m"  # as protocol.DEFAULT_MODEL, which would import numpy

@@ -1,6 +1,5 @@
 """GGUF files: bit for bit, once, and refused where the numbers would be wrong."""
 
-from pathlib import Path
 
 import gguf
 import numpy as np

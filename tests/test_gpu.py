@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import tiny_models
 import torch
+from test_default_model import exhaust
 from test_readings_right import FAMILIES, N_TOKENS, SCHEDULES, fresh_prompt, make
 
 from stagescope.engine import load, neurons
@@ -43,13 +44,6 @@ def test_the_census_agrees_with_the_cpu(tmp_path) -> None:
     w_out = torch.randn(300, 64, generator=torch.Generator().manual_seed(2))
 
     def of(device: str):
-        def exhaust(steps):
-            while True:
-                try:
-                    next(steps)
-                except StopIteration as end:
-                    return end.value
-
         vocabulary = exhaust(neurons.prepare(w_u.to(device), net.norm, None))
         return exhaust(neurons.moments(w_out.to(device), vocabulary, net.norm))
 

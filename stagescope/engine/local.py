@@ -33,7 +33,6 @@ from stagescope.engine.protocol import (
     TakeCensus,
 )
 from stagescope.engine.question import Question
-from stagescope.engine.schedule import Schedule, resolve
 from stagescope.engine.tokens import PromptError, Token, encode, light_tokenizer, texts
 from stagescope.text import printable
 
@@ -159,16 +158,21 @@ class LocalEngine:
         if not self.certain:
             question.planned(request.schedule, self.info, None)
             return None
-        asked = question.question(request, self.request, self.info, self.tokenizer)
+        return self._recalled(question.question(request, self.request, self.info, self.tokenizer))
+
+    def _recalled(self, asked: Question) -> Reading | None:
         return question.recalled(asked, self.info, self.request) if self.request.cache else None
 
     def _read(self, request: Read) -> Iterator[Reply]:
         began = time.perf_counter()
-        if request.part in ("all", "whole") and (found := self.cached(request)):
+        if not self.certain:
+            question.planned(request.schedule, self.info, None)
+            self._need_weights()
+        asked = question.question(request, self.request, self.info, self.tokenizer)
+        if request.part in ("all", "whole") and (found := self._recalled(asked)):
             yield replace(found, milliseconds=_ms(began))
             return
         self._need_weights()
-        asked = question.question(request, self.request, self.info, self.tokenizer)
         from stagescope.engine.reading import read
 
         prompt = self._prompt_at_hand(asked)

@@ -16,7 +16,7 @@ from stagescope.engine.schedule import Schedule, ScheduleError, parse, resolve
 from stagescope.engine.tokens import Token
 from stagescope.screens import words
 from stagescope.screens.ask import Ask, Confirm
-from stagescope.screens.edits import CannotEdit, History, key_edit
+from stagescope.screens.edits import CannotEdit, key_edit
 from stagescope.screens.help import Help
 from stagescope.screens.models import Models
 from stagescope.screens.rows import Row

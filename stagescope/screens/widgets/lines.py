@@ -19,7 +19,6 @@ from stagescope.engine.tokens import Token
 from stagescope.screens.rows import Folded, Row, Top
 from stagescope.screens.widgets import glyphs as g
 from stagescope.screens.widgets.glyphs import Glyphs
-from stagescope.text import fit
 
 Piece = tuple[str, str]  # text, style name
 STYLES = ("text", "bright", "quiet", "faint", "head", "spark", "edit", "changed", "was", "kl0", "kl1", "kl2",
