@@ -58,9 +58,9 @@ def test_a_prefix_and_the_same_token_typed_are_two_questions(llama) -> None:
     tokenizer = loaded(llama, bos="none").tokenizer
     first = tokenizer.convert_ids_to_tokens(20).replace("Ġ", " ")
     with_prefix = loaded(llama, bos=first)
-    assert last(with_prefix, Read(TEXT, "drop 1")).has_prefix
+    assert last(with_prefix, Read(TEXT, "drop 1")).mean_positions()[0] == 1
     typed = last(loaded(llama, bos="none"), Read(first + TEXT, "drop 1"))
-    assert not typed.has_prefix and not typed.cached
+    assert typed.mean_positions()[0] == 0 and not typed.cached
 
 
 def test_the_same_weights_elsewhere_keep_the_name_asked_for(llama, tmp_path) -> None:

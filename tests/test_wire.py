@@ -14,7 +14,7 @@ from stagescope.engine import protocol, wire
 from stagescope.engine.protocol import Census, Failure, Load, ModelInfo, Read, Reading, TakeCensus
 from stagescope.engine.tokens import Token
 
-MESSAGES = [*typing.get_args(protocol.Request), *typing.get_args(protocol.Reply)]
+MESSAGES = [*typing.get_args(protocol.Request), *typing.get_args(protocol.Reply), protocol.SweepRow]
 
 integers = st.integers(-(2**63), 2**63 - 1)
 strings = st.text(st.characters())  # surrogates among them: bytes of a command line that are no text
@@ -39,6 +39,8 @@ FIELDS = {
     "dict[int, str]": st.dictionaries(integers, strings, max_size=3),
 }
 FIELDS["Token | None"] = st.none() | FIELDS["Token"]
+FIELDS["ModelInfo"] = st.deferred(lambda: messages(ModelInfo))
+FIELDS["tuple[SweepRow, ...]"] = st.deferred(lambda: st.lists(messages(protocol.SweepRow), max_size=2).map(tuple))
 
 
 def messages(kind: type) -> st.SearchStrategy:

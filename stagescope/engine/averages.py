@@ -18,6 +18,7 @@ from torch import Tensor
 
 from stagescope.engine import blocks
 from stagescope.engine.blocks import Network
+from stagescope.engine.progress import progress
 from stagescope.engine.protocol import Progress
 from stagescope.engine.tokens import encode
 
@@ -117,8 +118,3 @@ def _sink_and_rest(contribution: Tensor) -> Tensor:
 def _total(values: Tensor) -> Tensor:
     """[B, T, X] -> [X] float64 on the CPU. fp32 within a block call, because MPS has no fp64."""
     return values.float().sum((0, 1)).cpu().double()
-
-
-def progress(stage: str, began: float, done: float) -> Progress:
-    """Progress of something begun at time.monotonic() `began`, the time left by the rule of three."""
-    return Progress(stage, done, (time.monotonic() - began) * (1 - done) / done if done else float("nan"))

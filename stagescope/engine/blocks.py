@@ -32,6 +32,7 @@ class Network:
     n_layers: int
     d_model: int
     d_mlp: int
+    n_heads: int
     d_vocab: int
     n_ctx: int
     device: torch.device
@@ -53,7 +54,7 @@ class Start:
 
     ids: Tensor  # [B, T]
     x: Tensor  # [B, T, D] the embedding, position and scaling included
-    calls: list[tuple[tuple, dict]]  # per layer
+    calls: list[tuple[tuple, dict]]  # per layer, of one row: they broadcast over any number
 
 
 @dataclass
@@ -95,7 +96,19 @@ def _inner(net: Network, layer: int):
 
 @torch.inference_mode()
 def start(net: Network, ids: Tensor) -> Start:
-    """Embed ids [B, T] and capture every layer's arguments: one forward in which all blocks are the identity."""
+    """Embed ids [B, T] and capture every layer's arguments, for any number of rows.
+
+    Prompts of different lengths are padded on the right: under a causal mask what follows changes nothing, so that
+    the arguments are those of one row of full length.
+    """
+    x, calls = _identity_forward(net, ids)
+    if len(ids) > 1:
+        _, calls = _identity_forward(net, ids[:1])
+    return Start(ids, x, calls)
+
+
+def _identity_forward(net: Network, ids: Tensor) -> tuple[Tensor, list[tuple[tuple, dict]]]:
+    """The embedding, and what each block was called with beside it in a forward in which all blocks are the identity."""
     calls: list[tuple[tuple, dict]] = []
     streams: list[Tensor] = []
 
@@ -126,7 +139,7 @@ def start(net: Network, ids: Tensor) -> Start:
                 del vars(module)["forward"]
             else:
                 module.forward = forward
-    return Start(ids, streams[0], calls)
+    return streams[0], calls
 
 
 @torch.inference_mode()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import gc
 import io
 import os
 import re
@@ -18,6 +17,7 @@ from torch import Tensor
 from stagescope.engine import blocks, directory, lens
 from stagescope.engine.blocks import Network
 from stagescope.engine.directory import Located
+from stagescope.engine.memory import free_memory, is_out_of_memory, out_of_memory
 from stagescope.engine.metrics import kl_nats
 from stagescope.engine.prefix import prefix_text, prefix_token
 from stagescope.engine.protocol import EngineError, Load, ModelInfo, Progress
@@ -114,17 +114,6 @@ def _free_on_gpu(gpu: int) -> int:
         return 0
 
 
-def free_cached_memory() -> None:
-    """Give back what a model loaded before held: it lies in cycles (hooks know their network), and torch keeps it."""
-    gc.collect()
-    if torch.cuda.is_initialized():
-        torch.cuda.empty_cache()
-
-
-def free_memory(device: torch.device) -> int:
-    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available
-
-
 def pick_dtype(wanted: str, device: torch.device, n_parameters: int) -> torch.dtype:
     """fp32 when it fits in 40 % of the free memory, else bf16. EngineError("memory") when that does not fit either."""
     if wanted != "auto" and wanted not in DTYPES:
@@ -170,19 +159,6 @@ def _boot(located: Located, device: torch.device, dtype: torch.dtype):
         ) from error
 
 
-def out_of_memory(device: torch.device | str) -> EngineError:
-    return EngineError(
-        "memory",
-        f"{device} ran out of memory.",
-        "Shorten the prompt, use --dtype bfloat16, another --device or a smaller model.",
-    )
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Of the GPU (torch.OutOfMemoryError) or of the host, whose allocator raises plain RuntimeErrors."""
-    return isinstance(error, MemoryError) or "out of memory" in str(error) or "allocate memory" in str(error)
-
-
 def first_line(error: BaseException) -> str:
     lines = str(error).strip().splitlines()
     return lines[0][:300] if lines else "no message"
@@ -200,6 +176,7 @@ def network(bridge, device: torch.device, dtype: torch.dtype) -> Network:
             n_layers=len(bridge.blocks),
             d_model=cfg.d_model,
             d_mlp=cfg.d_mlp,
+            n_heads=cfg.n_heads,
             d_vocab=w_u.shape[1],
             n_ctx=cfg.n_ctx,
             device=device,

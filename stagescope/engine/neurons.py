@@ -16,8 +16,9 @@ import torch
 from torch import Tensor
 
 from stagescope.engine import blocks
-from stagescope.engine.averages import Averages, progress
+from stagescope.engine.averages import Averages
 from stagescope.engine.blocks import Network
+from stagescope.engine.progress import progress
 from stagescope.engine.protocol import Census, ModelInfo, Progress
 from stagescope.engine.tokens import vocabulary_size
 

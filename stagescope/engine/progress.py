@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Callable
 
-from stagescope.engine.protocol import EngineError
+from stagescope.engine.protocol import EngineError, Progress
 
 # What is done now, the fraction of it, 0 to 1; seconds left. NaN: not known. May raise to end the work.
 Report = Callable[[str, float, float], None]
@@ -47,3 +47,8 @@ def stoppable(report: Report, cancelled: Cancelled) -> Report:
             raise EngineError("cancelled", f"Cancelled while {stage}.")
 
     return reported
+
+
+def progress(stage: str, began: float, done: float) -> Progress:
+    """Progress of something begun at time.monotonic() `began`, the time left by the rule of three."""
+    return Progress(stage, done, (time.monotonic() - began) * (1 - done) / done if done else float("nan"))

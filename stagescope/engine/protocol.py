@@ -7,7 +7,7 @@ Reading, the command line prints one, an export stores one. Three engines speak 
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -18,6 +18,7 @@ from stagescope.engine.tokens import Token
 DEFAULT_MODEL = "smollm2-135m"
 DEFAULT_PROMPT = "The Eiffel Tower is located in the city of"
 LENSES = ("standard", "v1")
+MOST_PROMPTS = 50  # of one sweep
 # output: the last depth at the position only; position: every depth there; whole: everywhere; all: position, then whole
 PARTS = ("output", "position", "whole", "all")
 
@@ -64,7 +65,33 @@ class FindToken:
     text: str
 
 
-Request = Load | Read | TakeCensus | FindToken
+@dataclass(frozen=True)
+class TakeSweep:
+    """Outcomes of many schedules over each of some prompts. Answers: Progress, and Sweeps as they fill in, each
+    replacing the one before of the same prompt and kind; the last of each is complete."""
+
+    prompts: tuple[str, ...]  # at most MOST_PROMPTS, no two alike
+    kinds: tuple[str, ...] = ("drop", "swap")  # of engine/kinds.py; "trace" stands alone
+    schedules: tuple[str, ...] = ()  # if any: these in place of kinds, as one sweep of the kind "schedules"
+    position: int = -1  # where a trace is read
+    tracked: int | None = None  # token id whose rank and p are followed; None: the baseline's top-1 at each position
+
+
+@dataclass(frozen=True)
+class SweepCorpus:
+    """Outcomes of many schedules pooled over the documents of a text. Answers: Progress, then one CorpusSweep.
+
+    Interrupted and asked again it goes on where it was, and ends in the same numbers.
+    """
+
+    file: str  # text, or JSON lines with a field "text"; "-" is standard input
+    kinds: tuple[str, ...] = ("drop", "swap")  # all but "trace"
+    schedules: tuple[str, ...] = ()
+    tokens: int | None = None  # stop when this many were scored; None: the whole text
+    window: int = 512  # tokens a document is cut at, or the model's own window if that is less
+
+
+Request = Load | Read | TakeCensus | FindToken | TakeSweep | SweepCorpus
 
 
 # ----------------------------------------------------------------------------------------------- replies
@@ -122,6 +149,11 @@ class ModelInfo:
     warnings: tuple[str, ...] = ()
 
 
+def mean_positions(info: ModelInfo, tokens: Sequence[Token], covered: Sequence[int]) -> list[int]:
+    has_prefix = info.prefix is not None and len(tokens) > 1 and tokens[0].id == info.prefix.id
+    return [position for position in covered if position >= has_prefix]
+
+
 @dataclass(frozen=True, eq=False)
 class Reading:
     """All that one run of one schedule over one prompt shows.
@@ -165,14 +197,9 @@ class Reading:
     def n_depths(self) -> int:
         return len(self.layers)
 
-    @property
-    def has_prefix(self) -> bool:
-        return self.model.prefix is not None and bool(self.tokens) and self.tokens[0].id == self.model.prefix.id
-
     def mean_positions(self) -> list[int]:
         """Covered positions that enter a mean of KL, top-1 or entropy: all but a prefix token (science.md)."""
-        skip = 1 if self.has_prefix and len(self.tokens) > 1 else 0
-        return [p for p in self.positions if p >= skip]
+        return mean_positions(self.model, self.tokens, self.positions)
 
 
 @dataclass(frozen=True, eq=False)
@@ -202,7 +229,81 @@ class Census:
         return self.null_above > 0.01
 
 
-Reply = Progress | Failure | ModelInfo | Reading | Census | Token
+@dataclass(frozen=True)
+class SweepRow:
+    """One schedule of a sweep, and its place in the figures."""
+
+    schedule: str  # canonical text
+    kind: str
+    layer: int | None  # the lower one of a swap, the first of a span; None where none can be named
+    variant: str = ""  # what sets rows of one kind and layer apart: "reverse 8-21", "3 layers", "drop 4 9"
+    position: int | None = None  # of a trace
+
+
+@dataclass(frozen=True, eq=False)
+class Sweep:
+    """Outcomes of one kind of schedules over one prompt, each against the baseline p of the same prompt.
+
+    S rows, T tokens. Arrays are float32, NaN where not computed: rows not done, positions outside `positions`.
+    """
+
+    model: ModelInfo
+    prompt: str
+    tokens: tuple[Token, ...]  # T, prefix included
+    kind: str
+    rows: tuple[SweepRow, ...]  # S
+    positions: tuple[int, ...]  # which positions are covered, ascending: all, or the one a trace is read at
+    done: np.ndarray  # [S] bool
+    notes: dict[int, str]  # row -> what is wrong with it: its logits are not numbers, it names no position here
+    kl_nats: np.ndarray  # [S, T] D_KL(p || q)
+    top1_same: np.ndarray  # [S, T] 1.0 or 0.0
+    entropy_change_bits: np.ndarray  # [S, T] H(q) - H(p)
+    loss_change_nats: np.ndarray  # [S, T] CE(q) - CE(p) on the true next token; NaN at the last position
+    tracked_rank: np.ndarray  # [S, T] of the tracked token under q, 1 is the top
+    tracked_p: np.ndarray  # [S, T]
+    tracked: np.ndarray  # [T] int32: the token followed at each position, -1 where not covered
+    base_entropy_bits: np.ndarray  # [T] H(p)
+    base_loss_nats: np.ndarray  # [T]
+    base_tracked_rank: np.ndarray  # [T]
+    base_tracked_p: np.ndarray  # [T]
+    texts: dict[int, str] = field(default_factory=dict)  # harmless text of every tracked token
+    milliseconds: float = float("nan")
+    cached: bool = False
+
+    @property
+    def complete(self) -> bool:
+        return bool(self.done.all())
+
+    def mean_positions(self) -> list[int]:
+        """Covered positions that enter a mean of KL, top-1, entropy or loss: all but a prefix token (science.md)."""
+        return mean_positions(self.model, self.tokens, self.positions)
+
+
+@dataclass(frozen=True, eq=False)
+class CorpusSweep:
+    """Outcomes of schedules pooled over the tokens of many documents. S rows.
+
+    Each measure is [S, 4]: mean over all tokens, median over tokens, low and high end of the mean's 95 % interval
+    (bootstrap over documents; NaN for one document).
+    """
+
+    model: ModelInfo
+    source: str  # which text
+    rows: tuple[SweepRow, ...]
+    documents: int
+    tokens_scored: int
+    kl_nats: np.ndarray
+    top1_same: np.ndarray
+    entropy_change_bits: np.ndarray
+    loss_change_nats: np.ndarray
+    notes: dict[int, str] = field(default_factory=dict)  # row -> what is wrong with it, and in how many documents
+    skipped: tuple[str, ...] = ()  # documents left out, with place and reason: the first twenty
+    n_skipped: int = 0
+    n_cut: int = 0  # documents longer than the window
+    cached: bool = False
+
+
+Reply = Progress | Failure | ModelInfo | Reading | Census | Token | Sweep | CorpusSweep
 
 
 class Engine(Protocol):

@@ -8,6 +8,7 @@ layer applications of a loop; a single edit is the same runner with one row, sta
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -17,13 +18,17 @@ from torch import Tensor
 
 from stagescope.engine import blocks
 from stagescope.engine.blocks import Network, Start
+from stagescope.engine.memory import free_cached_memory, is_out_of_memory
 from stagescope.engine.norms import contribution_norm
 from stagescope.engine.schedule import Place, Plan, Switch
 
 if TYPE_CHECKING:
     from stagescope.engine.averages import Averages
 
-ROWS_BYTES = 256 * 2**20  # residual streams of one batch; the block's own intermediates are about 10 times that
+# Tokens that pass a block in one call. On a CPU 512, 1024 and 2048 are equally fast, and 512 (50 ms on the default
+# model) lets a reading in soon and a sweep show early rows; a GPU wants many.
+TOKENS_AT_ONCE = {"cpu": 512, "cuda": 32768}
+BLOCK_BYTES = 2**30  # most memory of a block's own intermediates in one call
 
 
 @dataclass(eq=False)
@@ -57,34 +62,72 @@ def run(
     plans: Sequence[Plan],
     averages: Averages | None = None,
     checkpoint: Callable[[float], None] = lambda fraction: None,
-    rows_bytes: int = ROWS_BYTES,
 ) -> None:
-    """Fill in x and the norms of every node on the plans' paths.
+    """Fill in x and the norms of every node on the plans' paths, and keep them all.
 
-    begun: the prompt, ids [1, T]. averages: needed where a plan holds a mean replacement. checkpoint is called before
-    every block call with the fraction done; it may raise to stop: what has run stays in the trie.
+    begun: the prompt. averages: needed where a plan holds a mean replacement. checkpoint is called before every block
+    call with the fraction done; it may raise to stop: what has run stays in the trie.
     """
-    wanted = {id(node): node for plan in plans for node in path(root, plan) if node.x is None}
-    waiting = [node for node in wanted.values() if node.parent is not None and node.parent.x is not None]
-    n_tokens = begun.x.shape[1]
-    most_rows = max(1, rows_bytes // (n_tokens * net.d_model * net.dtype.itemsize))
+    paths = [path(root, plan) for plan in plans]
+    wanted = len({id(node) for nodes in paths for node in nodes if node.x is None})
     done = 0
+    for n_rows in steps(net, begun, paths, averages):
+        checkpoint(done / wanted)
+        done += n_rows
+
+
+def steps(
+    net: Network,
+    begun: Start,
+    paths: Sequence[Sequence[Node]],
+    averages: Averages | None = None,
+    *,
+    norms: bool = True,
+    keep: Callable[[Node], bool] = lambda node: True,
+) -> Iterator[int]:
+    """Run what has not run on the paths, a batch of rows at a time; before each the number of its rows is given.
+
+    The paths may lie in several tries, one a prompt, padded to the length of `begun`. A residual stream that is not
+    to be kept is let go as soon as nothing waits for it. When memory runs out the batches are halved; a single row
+    that does not fit raises what torch raised.
+    """
+    wanted = {id(node): node for nodes in paths for node in nodes if node.x is None}
+    waiting = [node for node in wanted.values() if node.parent.x is not None]
+    children = Counter(id(node.parent) for node in wanted.values())  # that still have to run
+    at_once = rows_at_once(net, begun.x.shape[1])
     while waiting:
         layers = min(_layers(node.place) for node in waiting)
-        rows = [node for node in waiting if _layers(node.place) == layers][:most_rows]
-        checkpoint(done / len(wanted))
-        _pass(net, begun, rows, averages)
-        done += len(rows)
-        gone = {id(node) for node in rows}
-        waiting = [node for node in waiting if id(node) not in gone]
+        rows = [node for node in waiting if _layers(node.place) == layers][:at_once]
+        yield len(rows)
+        try:
+            _pass(net, begun, rows, averages, norms)
+        except (MemoryError, RuntimeError) as error:
+            if len(rows) == 1 or not is_out_of_memory(error):
+                raise
+            at_once = len(rows) // 2
+            free_cached_memory()
+            continue
+        ran = {id(node) for node in rows}
+        waiting = [node for node in waiting if id(node) not in ran]
         waiting += [child for node in rows for child in node.children.values() if id(child) in wanted]
+        for node in rows:
+            children[id(node.parent)] -= 1
+            if not children[id(node.parent)] and not keep(node.parent):
+                node.parent.x = None
+
+
+def rows_at_once(net: Network, n_tokens: int) -> int:
+    """How many rows of n_tokens pass a block together."""
+    # Eager attention holds its scores three times, the MLP its hidden layer three times, and eight streams live.
+    row = net.dtype.itemsize * (n_tokens * (8 * net.d_model + 3 * net.d_mlp) + 3 * net.n_heads * n_tokens**2)
+    return max(1, min(TOKENS_AT_ONCE[net.device.type] // n_tokens, BLOCK_BYTES // row))
 
 
 def _layers(place: Place) -> tuple[int, ...]:
     return tuple(run_.layer for run_ in place)
 
 
-def _pass(net: Network, begun: Start, rows: list[Node], averages: Averages | None) -> None:
+def _pass(net: Network, begun: Start, rows: list[Node], averages: Averages | None, norms: bool) -> None:
     """Run the rows' common layers as one batch. A group's members read the same input; their outputs are averaged."""
     x = torch.stack([node.parent.x for node in rows])
     after, attn, mlp = 0.0, 0.0, 0.0
@@ -99,9 +142,12 @@ def _pass(net: Network, begun: Start, rows: list[Node], averages: Averages | Non
         after, attn, mlp = after + passed.x, attn + passed.attn, mlp + passed.mlp
     if len(layers) > 1:
         after, attn, mlp = after / len(layers), attn / len(layers), mlp / len(layers)
-    attn_norm, mlp_norm = contribution_norm(attn, net.norm), contribution_norm(mlp, net.norm)
     for row, node in enumerate(rows):
-        node.x, node.attn_norm, node.mlp_norm = after[row], attn_norm[row], mlp_norm[row]
+        node.x = after[row]
+    if norms:
+        attn_norm, mlp_norm = contribution_norm(attn, net.norm), contribution_norm(mlp, net.norm)
+        for row, node in enumerate(rows):
+            node.attn_norm, node.mlp_norm = attn_norm[row], mlp_norm[row]
 
 
 def _switches(

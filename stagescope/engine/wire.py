@@ -26,11 +26,16 @@ _TYPES = {
         protocol.Read,
         protocol.TakeCensus,
         protocol.FindToken,
+        protocol.TakeSweep,
+        protocol.SweepCorpus,
         protocol.Progress,
         protocol.Failure,
         protocol.ModelInfo,
         protocol.Reading,
         protocol.Census,
+        protocol.SweepRow,
+        protocol.Sweep,
+        protocol.CorpusSweep,
         Token,
     )
 }

@@ -1,0 +1,168 @@
+"""The kinds of sweep: which schedules each one runs, and where each row stands in the figures.
+
+The interventions are those of arXiv 2406.19384 (drop, swap; repeat in its 2025 version), 2407.09298 (painters) and
+1911.03864 (press). A list of one's own is the kind "schedules": rows by `listed`, read from a file by `read_schedules`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from stagescope.engine.schedule import Schedule, ScheduleError, Step, attn_off, drop, mlp_off, parse, resolve, swap
+from stagescope.text import printable
+
+if TYPE_CHECKING:  # protocol.py brings numpy, and `stagescope sweep --help` prints KINDS without
+    from stagescope.engine.protocol import SweepRow
+
+KINDS = {
+    "drop": "every layer taken out, one at a time: the residual stream passes by",
+    "swap": "every layer exchanged with the next one",
+    "attn-off": "the attention of every layer taken out, its MLP kept",
+    "mlp-off": "the MLP of every layer taken out, its attention kept",
+    "pairs": "every pair of layers taken out together",
+    "trace": "every layer taken out at every position alone, read at one position (--position) of one prompt",
+    "repeat": "every span of 3 and of 5 layers with each of its layers run twice in place",
+    "painters": "a middle span that shrinks: skipped, its middle repeated, reversed, shuffled, parallel, looped parallel",
+    "press": "the sublayers in sandwich order: k attentions first, k MLPs last, for every k",
+}
+SHUFFLES = 5  # seeds of each shuffled span
+ROUNDS = 3  # of looped parallel, as in the paper
+SHOWN = 5  # lines of a file that are named when many are wrong
+EXCERPT = 80  # characters of a wrong line that are shown
+
+
+def entries(
+    kind: str, n_layers: int, *, n_positions: int | None = None, parallel_blocks: bool = False
+) -> tuple[SweepRow, ...]:
+    """The rows of one kind for a model of `n_layers`; none where it has too few layers (swap needs two).
+
+    n_positions: tokens of the prompt, prefix included; trace needs it. parallel_blocks: attention and MLP read the
+    same input (Pythia, Phi): press is then refused with EngineError("usage").
+    """
+    match kind:
+        case "drop":
+            return tuple(_row(kind, drop(layer), layer) for layer in range(n_layers))
+        case "swap":
+            return tuple(_row(kind, swap(layer, layer + 1), layer) for layer in range(n_layers - 1))
+        case "attn-off":
+            return tuple(_row(kind, attn_off(layer), layer) for layer in range(n_layers))
+        case "mlp-off":
+            return tuple(_row(kind, mlp_off(layer), layer) for layer in range(n_layers))
+        case "pairs":
+            pairs = [(a, b) for a in range(n_layers) for b in range(a + 1, n_layers)]
+            return tuple(_row(kind, drop(a, b), a, str(drop(a, b))) for a, b in pairs)
+        case "trace":
+            if n_positions is None:
+                raise ValueError("a trace is of one prompt: n_positions says how many tokens it has")
+            cells = [(layer, position) for layer in range(n_layers) for position in range(n_positions)]
+            return tuple(_row(kind, f"drop {layer} @{position}", layer, "", position) for layer, position in cells)
+        case "repeat":
+            spans = [(first, n) for n in (3, 5) for first in range(n_layers - n + 1)]
+            return tuple(_row(kind, f"repeat {first}-{first + n - 1}", first, f"{n} layers") for first, n in spans)
+        case "painters":
+            return tuple(_painters(n_layers))
+        case "press":
+            return tuple(_press(n_layers, parallel_blocks))
+    raise ValueError(f"there is no kind {kind!r}: {', '.join(KINDS)}")
+
+
+def listed(texts: Sequence[str]) -> tuple[SweepRow, ...]:
+    """One row of the kind "schedules" for each text, in order, repeats kept. Raises ScheduleError."""
+    return tuple(_row("schedules", schedule, _layer(schedule), str(schedule)) for schedule in map(parse, texts))
+
+
+def parse_kinds(text: str) -> tuple[str, ...]:
+    """The kinds of "drop,swap" or "drop+swap", each once. Raises EngineError("usage")."""
+    from stagescope.engine.protocol import EngineError
+
+    kinds = tuple(dict.fromkeys(word.strip().lower() for word in re.split("[,+]", text)))
+    if unknown := [kind for kind in kinds if kind not in KINDS]:
+        named = ", ".join(f"“{printable(kind[:40])}”" for kind in unknown[:3])
+        raise EngineError("usage", f"there is no kind of sweep {named}.", f"The kinds are {', '.join(KINDS)}.")
+    if "trace" in kinds and len(kinds) > 1:
+        raise EngineError("usage", "a trace is read at one position and stands alone.", "Give --kind trace by itself.")
+    return kinds
+
+
+def read_schedules(lines: Iterable[str], n_layers: int, parallel_blocks: bool) -> tuple[str, ...]:
+    """The canonical texts of a file of schedules: one a line; blank lines and comments (# to the end) left out.
+
+    Every line that is no schedule, or none of a model of `n_layers`, is named in one EngineError("usage"). Positions
+    (`drop 3 @10`) are not checked: they belong to a prompt.
+    """
+    from stagescope.engine.protocol import EngineError
+
+    read, wrong = [], []
+    for number, line in enumerate(lines, 1):
+        text = re.split(r"(?:^|\s)#", line, maxsplit=1)[0].strip()
+        if not text:
+            continue
+        try:
+            schedule = parse(text)
+            resolve(schedule, n_layers, parallel_blocks=parallel_blocks)
+            read.append(str(schedule))
+        except ScheduleError as error:
+            wrong.append((number, error))
+    hint = "One schedule a line, such as drop 3; swap 5 6. A # begins a comment."
+    if wrong:
+        said = "1 line is no schedule" if len(wrong) == 1 else f"{len(wrong)} lines are no schedules"
+        shown = [f"\nline {number}:\n{_excerpt(error)}" for number, error in wrong[:SHOWN]]
+        more = f"\nand {len(wrong) - SHOWN} more." if len(wrong) > SHOWN else ""
+        raise EngineError("usage", f"{said} of this model:{''.join(shown)}{more}", hint)
+    if not read:
+        raise EngineError("usage", "there is no schedule in it.", hint)
+    return tuple(read)
+
+
+def _row(kind: str, text: Schedule | Step | str, layer: int | None, variant: str = "", position: int | None = None):
+    from stagescope.engine.protocol import SweepRow
+
+    return SweepRow(str(text if isinstance(text, Schedule) else parse(str(text))), kind, layer, variant, position)
+
+
+def _painters(n_layers: int) -> Iterator[SweepRow]:
+    """Sun et al., "Transformer Layers as Painters", arXiv 2407.09298: the spans m..L-1-m for m = 1, 2, .."""
+    for first in range(1, (n_layers - 2) // 2 + 1):
+        span = f"{first}-{n_layers - 1 - first}"
+        yield _row("painters", f"drop {span}", first, "skip")
+        yield _row("painters", f"middle-repeat {span}", first, "middle-repeat")
+        yield _row("painters", f"reverse {span}", first, "reverse")
+        for seed in range(SHUFFLES):
+            yield _row("painters", f"shuffle {span} seed {seed}", first, "shuffle")
+        yield _row("painters", f"parallel {span}", first, "parallel")
+        yield _row("painters", f"parallel {span} x{ROUNDS}", first, "looped parallel")
+
+
+def _press(n_layers: int, parallel_blocks: bool) -> Iterator[SweepRow]:
+    """Press et al., "Improving Transformer Models by Reordering their Sublayers", arXiv 1911.03864.
+
+    s^k (sf)^(n-k) f^k: attentions (s) of layers 0, 1, .. in this order among the s, MLPs (f) likewise. k = 0 is the
+    baseline, and k = n the same order as k = n-1.
+    """
+    from stagescope.engine.protocol import EngineError
+
+    if parallel_blocks:
+        reason = "attention and MLP of a layer run in parallel in this model, so its sublayers have no order to change."
+        raise EngineError("usage", f"press cannot be: {reason}", "Ask for another kind.")
+    for k in range(1, n_layers):
+        attentions, mlps = ([f"{layer}{part}" for layer in range(n_layers)] for part in "am")
+        middle = [word for pair in zip(attentions[k:], mlps, strict=False) for word in pair]
+        yield _row("press", " ".join(["order", *attentions[:k], *middle, *mlps[n_layers - k :]]), None, f"k={k}")
+
+
+def _layer(schedule: Schedule) -> int | None:
+    """The lowest layer a schedule of one step names; a whole order has none."""
+    if len(schedule.steps) != 1 or schedule.steps[0].verb == "order":
+        return None
+    return min(schedule.steps[0].layers)
+
+
+def _excerpt(error: ScheduleError) -> str:
+    """Text, carets and reason, cut to what stands around the place: a line may be a megabyte."""
+    first = max(error.start - EXCERPT // 2, 0)
+    last = first + EXCERPT
+    before, after = "…" if first else "", "…" if last < len(error.text) else ""
+    start, end = (min(place, last) - first + len(before) for place in (error.start, error.end))
+    return str(ScheduleError(before + error.text[first:last] + after, start, end, error.reason))
