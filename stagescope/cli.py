@@ -1,4 +1,4 @@
-"""The command line: what each command takes and prints. Nothing heavy is imported until a command needs it.
+"""The command line: words become a parser's arguments, arguments a command. Nothing heavy is imported for --help.
 
 Data on stdout, everything else on stderr. Exit codes: 0; 1 error; 2 usage; 3 model or data missing; 130 interrupted.
 """
@@ -6,21 +6,17 @@ Data on stdout, everything else on stderr. Exit codes: 0; 1 error; 2 usage; 3 mo
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
-from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import NoReturn
 
-from stagescope import __version__
+from stagescope import __version__, commands, console
 
-if TYPE_CHECKING:
-    from stagescope.engine.protocol import Failure, Load, Reply
-
-LATER = ("sweep", "stages", "attention", "probe", "generate", "session")  # words kept for commands to come
+LATER = ("stages", "attention", "probe", "generate", "session")  # words kept for commands to come
 DEFAULT_MODEL = "smollm2-135m"  # as protocol.DEFAULT_MODEL, which would import numpy
 COMMANDS = {
     "read": "one reading of a prompt, edited or not, as text or JSON",
+    "sweep": "every layer dropped, swapped and so on: what each does to the output",
     "neurons": "prediction and suppression neurons of every layer",
     "models": "list, pull, info",
     "doctor": "what this machine has and lacks",
@@ -38,21 +34,28 @@ def main(argv: list[str] | None = None) -> NoReturn:
     except BrokenPipeError:  # the reader of the pipe has had enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         code = 0
-    except Exception as error:  # a mistake of ours or a broken disk: one line here, the whole in the log
-        _say(f"stagescope: {type(error).__name__}: {_harmless(error)}\n{_log_traceback()}")
-        code = 1
+    except Exception as error:
+        code = console.crash(error)
     sys.exit(code)
 
 
 def run(words: list[str]) -> int:
     command, rest = split(words)
     if command in LATER:
-        _say(f"stagescope: {command} is not in this version. To read the word, use `stagescope -- {command}`.")
+        console.say(f"stagescope: {command} is not in this version. To read the word, use `stagescope -- {command}`.")
         return 2
     if command is None:
-        return _app(app_parser().parse_args(rest))
+        return commands.app(app_parser().parse_args(rest))
+    if command == "sweep":
+        return commands.sweep(sweep_arguments(rest))
     args = command_parser(command).parse_args(rest)
-    return {"read": _read, "neurons": _neurons, "models": _models, "doctor": _doctor, "where": _where}[command](args)
+    return {
+        "read": commands.read,
+        "neurons": commands.neurons,
+        "models": commands.models,
+        "doctor": commands.doctor,
+        "where": commands.where,
+    }[command](args)
 
 
 def split(words: list[str]) -> tuple[str | None, list[str]]:
@@ -67,7 +70,10 @@ def split(words: list[str]) -> tuple[str | None, list[str]]:
 
 # ------------------------------------------------------------------------------------------------ parsers
 
-VALUE_OPTIONS = ("--model", "-m", "--device", "--dtype", "--threads", "--bos", "--edit", "--position", "--lens")
+VALUE_OPTIONS = (
+    *("--model", "-m", "--device", "--dtype", "--threads", "--bos", "--edit", "--position", "--lens"),
+    *("--top", "--corpus", "--kind", "--schedules", "--track", "--tokens", "--window", "--svg"),
+)
 
 
 def _common() -> argparse.ArgumentParser:
@@ -126,277 +132,80 @@ def command_parser(command: str) -> argparse.ArgumentParser:
     return parser
 
 
+def sweep_parser() -> argparse.ArgumentParser:
+    from stagescope.engine.kinds import KINDS
+
+    listing = "\n".join(f"  {name:9} {text}" for name, text in KINDS.items())
+    parser = argparse.ArgumentParser(
+        prog="stagescope sweep",
+        usage="%(prog)s [options] (PROMPT... | --corpus FILE)",
+        allow_abbrev=False,
+        parents=[_common()],
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        description=f"{COMMANDS['sweep'].capitalize()}.\n\nkinds:\n{listing}",
+    )
+    parser.add_argument("prompts", nargs="*", metavar="PROMPT", help="texts to sweep over; - is standard input")
+    parser.add_argument("--corpus", metavar="FILE", help="a text or JSON lines with a field text, pooled; - likewise")
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument("--kind", type=_kinds, metavar="KIND,...", help="which schedules (default: drop,swap)")
+    which.add_argument("--schedules", metavar="FILE", help="schedules of your own, one a line; - likewise")
+    parser.add_argument("--position", type=int, metavar="P", help="where a trace is read (default: -1, the last)")
+    parser.add_argument("--track", metavar="TEXT", help="the token to follow (default: the baseline's top token)")
+    parser.add_argument("--tokens", type=_positive, metavar="N", help="of a corpus: stop when N were scored")
+    parser.add_argument("--window", type=_positive, metavar="N", help="of a corpus: cut documents at N tokens (512)")
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="JSON on stdout")
+    form.add_argument("--csv", action="store_true", help="comma-separated values on stdout, one line a schedule")
+    parser.add_argument("--plot", action="store_true", help="draw the curves above the table")
+    parser.add_argument("--svg", metavar="FILE", help="draw the curves, or the grid of a trace, into a file too")
+    return parser
+
+
+def sweep_arguments(words: list[str]) -> argparse.Namespace:
+    """The arguments of a sweep, each at its default, what contradicts itself refused."""
+    parser, end = sweep_parser(), words.index("--") if "--" in words else len(words)
+    args = parser.parse_intermixed_args(words[:end])  # prompts may stand between options; after -- all is prompt
+    args.prompts += words[end + 1 :]
+    if mistake := _contradiction(args):
+        parser.error(mistake)
+    args.kind = args.kind or ("drop", "swap")
+    args.position = -1 if args.position is None else args.position
+    args.window = args.window or 512
+    return args
+
+
+def _contradiction(args: argparse.Namespace) -> str | None:
+    from stagescope.engine.protocol import MOST_PROMPTS
+
+    prompts, corpus, trace = args.prompts, args.corpus is not None, args.kind == ("trace",)
+    stdin = [*prompts, args.corpus, args.schedules].count("-")
+    wrong = {
+        "give a PROMPT or --corpus FILE": not prompts and not corpus,
+        "a PROMPT and --corpus FILE are two sweeps: give one of them": prompts and corpus,
+        f"a sweep takes at most {MOST_PROMPTS} prompts, these are {len(prompts)}": len(prompts) > MOST_PROMPTS,
+        "standard input (-) can be read once": stdin > 1,
+        "two prompts are alike: give each once": len(set(prompts)) < len(prompts),
+        "a prompt is empty: give some text": "" in prompts,
+        "--tokens and --window are for --corpus": (args.tokens or args.window) and not corpus,
+        "a trace is of one prompt": trace and (corpus or len(prompts) > 1),
+        "--position is where a trace is read: give --kind trace with it": args.position is not None and not trace,
+        "--track follows a token of a PROMPT, not of a corpus": args.track is not None and corpus,
+        "--plot goes with the table, not with --json or --csv": args.plot and (args.json or args.csv),
+    }
+    return next((mistake for mistake, holds in wrong.items() if holds), None)
+
+
+def _kinds(text: str) -> tuple[str, ...]:
+    from stagescope.engine.kinds import parse_kinds
+    from stagescope.engine.protocol import EngineError
+
+    try:
+        return parse_kinds(text)
+    except EngineError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
 def _positive(text: str) -> int:
     if not (text.isdecimal() and text.isascii() and int(text) > 0):
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
     return int(text)
-
-
-# ----------------------------------------------------------------------------------------------- commands
-
-
-def _app(args: argparse.Namespace) -> int:
-    from stagescope.engine.protocol import DEFAULT_PROMPT
-    from stagescope.engine.schedule import ScheduleError, parse
-
-    if not sys.stdout.isatty():
-        _say("stdout is not a terminal: printing a reading instead of opening the app.")
-        args.prompt = DEFAULT_PROMPT if args.prompt is None else args.prompt
-        args.top, args.json = 5, False
-        return _read(args)
-    terminal = sys.stdin is not None and sys.stdin.isatty()
-    if (os.environ.get("TERM") or "dumb") == "dumb" or not terminal:
-        why = "TERM is dumb or unset" if terminal else "standard input is not a terminal"
-        _say(f"stagescope: the app needs a terminal, and {why}. Use `stagescope read PROMPT`.")
-        return 2
-    try:
-        parse(args.edit)
-    except ScheduleError as error:
-        _say(f"stagescope: the schedule cannot be:\n{error}")
-        return 2
-    from stagescope.app import StageApp, run_app
-    from stagescope.engine.client import ChildEngine
-
-    prompt = DEFAULT_PROMPT if args.prompt is None else _prompt(args.prompt)
-    start = (args.edit, args.position, args.lens, _picker_entries, args.ascii)
-    command, code = run_app(StageApp(ChildEngine, _load_request(args), prompt, *start), mouse=not args.no_mouse)
-    if command and code == 0:
-        print(command)
-    return code
-
-
-def _read(args: argparse.Namespace) -> int:
-    from stagescope.engine.local import LocalEngine
-    from stagescope.engine.protocol import Read
-
-    request = Read(_prompt(args.prompt), args.edit, args.position, args.top, args.lens, part="whole")
-    engine = LocalEngine()
-
-    def work() -> Iterator[Reply]:
-        loading = engine.answer(_load_request(args))
-        for reply in loading:
-            yield reply
-            if engine.info is not None and not engine.info.loaded and (found := engine.cached(request)):
-                yield found
-                return
-        yield from engine.answer(request)
-
-    reading, failure = _last(work, args)
-    if failure:
-        return _fail(failure)
-    from stagescope.report import reading_json, reading_text
-
-    for warning in reading.model.warnings:
-        _say(f"stagescope: {warning}")
-    if args.json:
-        _print_json({**reading_json(reading), "position": args.position % len(reading.tokens)})
-    else:
-        _print(*reading_text(reading, args.position))
-    return 0
-
-
-def _neurons(args: argparse.Namespace) -> int:
-    from stagescope.engine.local import LocalEngine
-    from stagescope.engine.protocol import TakeCensus
-
-    engine = LocalEngine()
-
-    def work() -> Iterator[Reply]:
-        for reply in engine.answer(_load_request(args)):
-            yield reply
-            if engine.info is not None and not engine.info.loaded and (found := engine.cached_census()):
-                yield found
-                return
-        yield from engine.answer(TakeCensus())
-
-    census, failure = _last(work, args)
-    if failure:
-        return _fail(failure)
-    from stagescope.report import census_json, census_text
-
-    if args.json:
-        _print_json(census_json(census, engine.info))
-    else:
-        _print(*census_text(census))
-    return 0
-
-
-def _models(args: argparse.Namespace) -> int:
-    from dataclasses import asdict
-
-    from stagescope.engine import catalog, directory, store
-    from stagescope.engine.protocol import EngineError
-
-    name = args.name or args.model
-    try:
-        if args.action == "pull":
-            progress = _Progress(args.quiet)
-            try:
-                place = store.pull(name, progress.show)
-            finally:
-                progress.clear()
-            _print_json({"schema": "model/1", "name": name, "directory": str(place)}) if args.json else print(place)
-        elif args.action == "info":
-            located = store.locate(name, offline=args.offline)
-            info = {**asdict(directory.preview(located)), "directory": str(located.directory)}
-            info["fingerprint"] = directory.fingerprint(located.directory)
-            info["parameters"] = directory.parameters(located.directory)
-            if args.json:
-                kept = {key: value for key, value in info.items() if key not in ("load_seconds", "noise_kl")}
-                _print_json({"schema": "model/1", **kept})
-            else:
-                shown = ("name", "source", "architecture", "directory", "parameters", "n_layers", "d_model", "d_mlp")
-                shown += ("n_heads", "d_vocab", "n_ctx", "norm", "gated", "parallel", "fingerprint")
-                print("\n".join(f"{key:13} {info[key]}" for key in shown))
-        else:
-            here = {entry.name: entry for entry in store.on_disk()}
-            rows = [(entry.name, str(entry.directory), entry.bytes, entry.note) for entry in here.values()]
-            rows += [(known.name, None, None, known.note) for known in catalog.MODELS if known.name not in here]
-            if args.json:
-                models = [dict(zip(("name", "directory", "bytes", "note"), row, strict=True)) for row in rows]
-                _print_json({"schema": "models/1", "models": models})
-            else:
-                for name, place, size, note in rows:
-                    print(f"{name:32} {f'{size / 2**30:6.2f} GiB' if place else 'not here  '}  {note}")
-    except EngineError as error:
-        return _fail(error.failure)
-    return 0
-
-
-def _doctor(args: argparse.Namespace) -> int:
-    from stagescope.doctor import findings
-
-    found = findings(args.device)
-    if args.json:
-        _print_json({"schema": "doctor/1", "findings": [finding._asdict() for finding in found]})
-    else:
-        for finding in found:
-            print(f"{finding.state:5} {finding.what:14} {finding.detail}")
-    return 1 if any(finding.state == "fail" for finding in found) else 0
-
-
-def _where(args: argparse.Namespace) -> int:
-    from stagescope import paths
-
-    places = {name: str(path) for name, path in paths.describe().items()}
-    if args.json:
-        _print_json({"schema": "where/1", **places})
-    else:
-        print("\n".join(f"{name:8} {path}" for name, path in places.items()))
-    return 0
-
-
-# ------------------------------------------------------------------------------------------- what is shared
-
-
-def _prompt(word: str) -> str:
-    """PROMPT as given; - is standard input, without the line end a shell adds."""
-    if word != "-":
-        return word
-    return sys.stdin.buffer.read().decode("utf-8", "surrogateescape").removesuffix("\n") if sys.stdin else ""
-
-
-def _load_request(args: argparse.Namespace) -> Load:
-    from stagescope.engine.protocol import Load
-
-    return Load(
-        *(args.model, args.device, args.dtype, args.threads, args.bos, args.chat, args.cache, args.offline)
-    )
-
-
-def _picker_entries() -> list[tuple[str, str, bool]]:
-    """(name, note, on disk) for the model picker, what is on disk first."""
-    from stagescope.engine import catalog, store
-
-    here = [(entry.name, entry.note, True) for entry in store.on_disk()]
-    names = {name for name, _, _ in here}
-    return here + [(known.name, known.note, False) for known in catalog.MODELS if known.name not in names]
-
-
-def _last(work: Callable[[], Iterator[Reply]], args: argparse.Namespace) -> tuple[Any, Failure | None]:
-    """The last reply of some work, its progress shown on stderr; or why there is none."""
-    from stagescope.engine.protocol import EngineError, Progress
-
-    progress, result = _Progress(args.quiet), None
-    try:
-        for reply in work():
-            if isinstance(reply, Progress):
-                progress.show(reply.stage, reply.done, reply.seconds_left)
-            else:
-                result = reply
-    except EngineError as error:
-        return None, error.failure
-    finally:
-        progress.clear()
-    return result, None
-
-
-class _Progress:
-    """One line on stderr that rewrites itself; nothing where stderr is no terminal."""
-
-    def __init__(self, quiet: bool):
-        self.shown = not quiet and sys.stderr is not None and sys.stderr.isatty()
-
-    def show(self, stage: str, done: float, seconds_left: float = float("nan")) -> None:
-        if self.shown:
-            part = "" if done != done else f" {done:.0%}"
-            left = "" if seconds_left != seconds_left else f", {seconds_left:.0f} s left"
-            sys.stderr.write(f"\r\x1b[K{stage}{part}{left}")
-            sys.stderr.flush()
-
-    def clear(self) -> None:
-        if self.shown:
-            sys.stderr.write("\r\x1b[K")
-            sys.stderr.flush()
-
-
-def _fail(failure: Failure) -> int:
-    from stagescope.engine.protocol import EXIT_CODES
-
-    _say(f"stagescope: {failure.message}\n{failure.hint}".strip())
-    return EXIT_CODES.get(failure.kind, 1)
-
-
-def _harmless(error: Exception) -> str:
-    from stagescope.text import printable
-
-    return printable(str(error)) or "no message"
-
-
-def _log_traceback() -> str:
-    """Write the traceback to the log; where it is, as a sentence."""
-    import traceback
-
-    from stagescope import paths
-
-    try:
-        with paths.log_file("stagescope.log") as log:
-            log.write(traceback.format_exc().encode("utf-8", "backslashreplace"))
-    except OSError as error:
-        return f"The traceback could not be written: {error}"
-    return f"The whole is in {log.name}"
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr)
-
-
-def _print_json(data: Any) -> None:
-    print(json.dumps(data, allow_nan=False))
-
-
-def _print(*lines: Any) -> None:
-    """Rich renderables; as wide as they are where stdout is no terminal. Printed by us: rich ends the program itself
-    when the reader of a pipe has gone."""
-    from io import StringIO
-
-    from rich.console import Console
-
-    terminal = sys.stdout.isatty()
-    width = Console().width if terminal else 200
-    console = Console(file=StringIO(), markup=False, highlight=False, force_terminal=terminal, width=width)
-    for line in lines:
-        console.print(line, no_wrap=True, overflow="ellipsis", crop=False)
-    text = console.file.getvalue()
-    encoding = sys.stdout.encoding or "utf-8"
-    print(text.encode(encoding, "backslashreplace").decode(encoding), end="")

@@ -14,7 +14,7 @@ import reference
 import torch
 from transformers import AutoModelForCausalLM
 
-from stagescope import cli
+from stagescope import cli, commands
 
 PROMPT = "The Eiffel Tower is located in the city of"
 
@@ -163,7 +163,7 @@ def test_surprises_are_one_line_and_a_log(capsys, monkeypatch) -> None:
     def broken(_args):
         raise RuntimeError("boom \x1b[31m")
 
-    monkeypatch.setattr(cli, "_where", broken)
+    monkeypatch.setattr(commands, "where", broken)
     result = stagescope(capsys, "where")
     assert result.code == 1 and "boom \\u{1b}[31m" in result.err and "Traceback" not in result.err
 
@@ -183,7 +183,7 @@ def test_interrupted_is_130(capsys, monkeypatch) -> None:
     def interrupted(_args):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cli, "_where", interrupted)
+    monkeypatch.setattr(commands, "where", interrupted)
     assert stagescope(capsys, "where").code == 130
 
 

@@ -1,4 +1,4 @@
-"""What was computed before: readings and censuses on disk.
+"""What was computed before: readings, censuses and sweeps on disk.
 
 One safetensors file an entry: arrays as tensors, the rest as JSON in its metadata, with a checksum of both. Its time of
 change is its last use, so that the least recently used go first when the limit is passed. index.jsonl beside them says
@@ -25,9 +25,10 @@ import safetensors.numpy
 
 from stagescope import __version__, paths
 from stagescope.engine import wire
-from stagescope.engine.protocol import Census, Reading
+from stagescope.engine.protocol import Census, Reading, Sweep
 
 LIMIT_BYTES = 512 * 2**20
+Entry = Reading | Census | Sweep
 log = logging.getLogger(__name__)
 
 
@@ -49,7 +50,7 @@ def index_file() -> Path:
     return paths.describe()["cache"] / "index.jsonl"
 
 
-def get(name: str) -> Reading | Census | None:
+def get(name: str) -> Entry | None:
     """The entry, marked as cached, or None."""
     file = file_of(name)
     try:
@@ -72,7 +73,7 @@ def has(name: str) -> bool:
     return file_of(name).is_file()
 
 
-def put(name: str, message: Reading | Census, limit_bytes: int = LIMIT_BYTES) -> None:
+def put(name: str, message: Entry, limit_bytes: int = LIMIT_BYTES) -> None:
     """Store an entry atomically; now and then let the least recently used go until all fit the limit."""
     body = _closed(message)
     try:
@@ -86,14 +87,14 @@ def put(name: str, message: Reading | Census, limit_bytes: int = LIMIT_BYTES) ->
         log.warning("the cache at %s cannot be written: %s", folder(), error)
 
 
-def _closed(message: Reading | Census) -> bytes:
+def _closed(message: Entry) -> bytes:
     data, arrays = wire.flatten(message)
     text = json.dumps(data)
     metadata = {"stagescope": text, "crc32": str(_checksum(text, arrays))}
     return safetensors.numpy.save({str(n): array for n, array in enumerate(arrays)}, metadata=metadata)
 
 
-def _open(body: bytes) -> Reading | Census:
+def _open(body: bytes) -> Entry:
     """Raises ValueError for bytes that `put` did not write."""
     try:
         header = json.loads(body[8 : 8 + int.from_bytes(body[:8], "little")])
@@ -105,7 +106,7 @@ def _open(body: bytes) -> Reading | Census:
     if str(_checksum(text, arrays)) != checksum:
         raise ValueError("its checksum is wrong")
     message = wire.unflatten(json.loads(text), arrays)
-    if not isinstance(message, Reading | Census):
+    if not isinstance(message, Entry):
         raise ValueError(f"it holds a {type(message).__name__}")
     return message
 
@@ -117,13 +118,16 @@ def _checksum(text: str, arrays: list[np.ndarray]) -> int:
     return value
 
 
-def _list(name: str, message: Reading | Census, size: int) -> None:
+def _list(name: str, message: Entry, size: int) -> None:
     """A line in the index: one write at the end of the file, which two processes may do at once."""
     what = {"name": name, "bytes": size, "made": round(time.time())}
-    if isinstance(message, Reading):
-        what |= {"model": message.model.name, "prompt": message.prompt, "schedule": message.schedule}
-    else:
-        what |= {"model": message.model} if isinstance(message, Census) else {}
+    match message:
+        case Reading():
+            what |= {"model": message.model.name, "prompt": message.prompt, "schedule": message.schedule}
+        case Sweep():
+            what |= {"model": message.model.name, "prompt": message.prompt, "sweep": message.kind}
+        case Census():
+            what |= {"model": message.model}
     with paths.private_file(index_file(), "ab") as index:
         index.write(b"\n" + json.dumps(what).encode())  # the line end first: a line cut by a kill spoils no other
 

@@ -14,8 +14,10 @@ from dataclasses import replace
 
 import numpy as np
 
+from stagescope.engine.kinds import entries, listed
 from stagescope.engine.protocol import (
     Census,
+    EngineError,
     Failure,
     FindToken,
     Load,
@@ -25,7 +27,9 @@ from stagescope.engine.protocol import (
     Reading,
     Reply,
     Request,
+    Sweep,
     TakeCensus,
+    TakeSweep,
 )
 from stagescope.engine.schedule import ScheduleError, parse, resolve, sync_layers
 from stagescope.engine.tokens import Token
@@ -33,6 +37,7 @@ from stagescope.text import printable
 
 WORDS = " the, of, Paris, a, London, is, in, city, and, France,.,,\n, Rome,\u00a0, to,(, Berlin".split(",")
 D_VOCAB = 50_000
+PARTS = 4  # Sweeps of each prompt and kind, each with more rows done
 
 
 class FakeEngine:
@@ -70,9 +75,11 @@ class FakeEngine:
                 replies = self._read(request)
             case TakeCensus():
                 replies = self._census()
+            case TakeSweep():
+                replies = self._sweep(request)
             case FindToken():
                 replies = self._find(request)
-        if isinstance(request, Read):
+        if isinstance(request, Read | TakeSweep):
             await self.loaded.wait()
         for reply in replies:
             early = isinstance(reply, Progress) or (isinstance(reply, ModelInfo) and not reply.loaded)
@@ -131,6 +138,23 @@ class FakeEngine:
             np.zeros(n, np.int32), rng.integers(0, 5, n, dtype=np.int32), *rng.random((3, n, m)),
             np.ones((n, m), np.int8),
         )  # fmt: skip
+
+    def _sweep(self, request: TakeSweep):
+        kinds = ("schedules",) if request.schedules else request.kinds
+        jobs = [(prompt, kind) for prompt in request.prompts for kind in kinds]
+        for job, (prompt, kind) in enumerate(jobs):
+            try:
+                whole = self.sweep(request, prompt, kind)
+            except EngineError as error:
+                yield error.failure
+                return
+            except ScheduleError as error:
+                yield Failure("usage", f"schedule: {error.reason}")
+                return
+            for part in range(1, PARTS + 1):
+                done = (job + part / PARTS) / len(jobs)
+                yield Progress("sweep", done, 20 * (1 - done))
+                yield _first_rows(whole, round(len(whole.rows) * part / PARTS))
 
     def _find(self, request: FindToken):
         tokens = self.tokenize(request.text)[1:]
@@ -212,6 +236,67 @@ class FakeEngine:
             baseline=self.reading(replace(request, schedule=""), positions) if schedule else None,
             milliseconds=41.0,
         )  # fmt: skip
+
+
+    def sweep(self, request: TakeSweep, prompt: str, kind: str) -> Sweep:
+        """All rows of one prompt and kind. The first layers matter most, the last ones some, swaps less than drops;
+        a trace has one token that matters early and the one it is read at late. Raises EngineError, ScheduleError."""
+        tokens = self.tokenize(prompt)
+        n_layers, n_tokens = self.info.n_layers, len(tokens)
+        if n_tokens > self.info.n_ctx:
+            reason = f"“{printable(prompt[:20])}…” has {n_tokens} tokens; this model reads at most {self.info.n_ctx}."
+            raise EngineError("usage", reason, "Shorten it.")
+        rows = listed(request.schedules) if kind == "schedules" else entries(kind, n_layers, n_positions=n_tokens)
+        here = request.position % n_tokens
+        covered = (here,) if kind == "trace" else tuple(range(n_tokens))
+
+        depth = np.arange(n_layers)
+        level = 0.1 + 8 * np.exp(-1.5 * depth) + np.exp(depth - n_layers + 1)
+        share = {"drop": 1.0, "swap": 0.2, "attn-off": 0.4, "mlp-off": 0.6}.get(kind, 0.5)
+        early, late = np.exp(-depth / n_layers), np.exp(depth / n_layers - 1)
+        of_text = [self.seed, zlib.crc32(prompt.encode("utf-8", "replace"))]
+        rng = np.random.default_rng(of_text)
+        kl = np.zeros((len(rows), n_tokens))
+        for index, row in enumerate(rows):
+            noise = np.random.default_rng([*of_text, zlib.crc32(row.schedule.encode())])
+            layer = row.layer or 0
+            kl[index] = share * level[layer] * noise.lognormal(0, 0.6, n_tokens)
+            if kind == "trace":
+                matters = {n_tokens // 2: 6 * early[layer], here: 6 * late[layer]}.get(row.position, 0.02)
+                kl[index] *= matters * (row.position <= here)
+        kl[:, 0] *= 0.01
+        kl = np.minimum(kl, 20)
+        base_p, base_rank = rng.random(n_tokens), np.ones(n_tokens)
+        loss = 0.8 * kl
+        loss[:, -1] = np.nan
+        arrays = dict(
+            kl_nats=kl, top1_same=kl < 0.7, entropy_change_bits=np.sqrt(kl) - 0.1 * kl, loss_change_nats=loss,
+            tracked_rank=np.minimum(np.round(np.exp(kl)), D_VOCAB), tracked_p=base_p * np.exp(-kl),
+            base_entropy_bits=1 + 2 * rng.random(n_tokens), base_loss_nats=3 * rng.random(n_tokens),
+            base_tracked_rank=base_rank, base_tracked_p=base_p,
+        )  # fmt: skip
+        hidden = [p for p in range(n_tokens) if p not in covered]
+        arrays = {name: np.array(values, np.float32) for name, values in arrays.items()}
+        for values in arrays.values():
+            values[..., hidden] = np.nan
+        tracked = np.array([_id(WORDS[i % len(WORDS)]) for i in range(n_tokens)], np.int32)
+        if request.tracked is not None:
+            tracked[:] = request.tracked
+        tracked[hidden] = -1
+        return Sweep(
+            model=self.info, prompt=prompt, tokens=tokens, kind=kind, rows=rows, positions=covered,
+            done=np.ones(len(rows), bool), notes={}, tracked=tracked, **arrays, texts=dict(self.texts),
+            milliseconds=30.0 * len(rows),
+        )  # fmt: skip
+
+
+def _first_rows(sweep: Sweep, n: int) -> Sweep:
+    """The sweep as it was when n rows were done."""
+    outcomes = ("kl_nats", "top1_same", "entropy_change_bits", "loss_change_nats", "tracked_rank", "tracked_p")
+    arrays = {name: np.array(getattr(sweep, name)) for name in outcomes}
+    for values in arrays.values():
+        values[n:] = np.nan
+    return replace(sweep, done=np.arange(len(sweep.rows)) < n, **arrays)
 
 
 def _whole(layer: int):

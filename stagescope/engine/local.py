@@ -14,13 +14,14 @@ from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
-from stagescope.engine import cache, directory, question, store
+from stagescope.engine import cache, directory, question, store, sweep
 from stagescope.engine.directory import Located
 from stagescope.engine.plan import uses_means
 from stagescope.engine.prefix import prefix_text, prefix_token
 from stagescope.engine.progress import timed
 from stagescope.engine.protocol import (
     Census,
+    CorpusSweep,
     EngineError,
     FindToken,
     Load,
@@ -30,7 +31,10 @@ from stagescope.engine.protocol import (
     Reading,
     Reply,
     Request,
+    Sweep,
+    SweepCorpus,
     TakeCensus,
+    TakeSweep,
 )
 from stagescope.engine.question import Question
 from stagescope.engine.tokens import PromptError, Token, encode, light_tokenizer, texts
@@ -68,12 +72,13 @@ class LocalEngine:
     def answer(self, request: Request) -> Iterator[Reply]:
         """Replies in order; the last is the result. Raises EngineError, Cancelled."""
         work = {Load: self._load, Read: self._read, TakeCensus: self._census, FindToken: self._find}
+        work |= {TakeSweep: self._sweep, SweepCorpus: self._corpus}
         if self.info is None and not isinstance(request, Load):
             raise EngineError("error", "no model is loaded.", "Load one first.")
         try:
             yield from work[type(request)](request)
         except (MemoryError, RuntimeError) as error:
-            from stagescope.engine.load import is_out_of_memory, out_of_memory
+            from stagescope.engine.memory import is_out_of_memory, out_of_memory
 
             if not is_out_of_memory(error):
                 raise
@@ -112,9 +117,9 @@ class LocalEngine:
         self.request, self.tokenizer, self.certain = request, tokenizer, certain
         self.info = replace(preview, fingerprint=fingerprint, prefix=prefix)
         yield self.info
-        from stagescope.engine import load  # torch and transformer_lens: seconds
+        from stagescope.engine import load, memory  # torch and transformer_lens: seconds
 
-        load.free_cached_memory()
+        memory.free_cached_memory()
         for reply in load.load(request, located):
             if isinstance(reply, Progress):
                 yield reply
@@ -287,6 +292,55 @@ class LocalEngine:
             self.checkpoint()
             if isinstance(reply, Census) and self.request.cache:
                 cache.put(question.census_key(self.info), reply)
+            yield reply
+
+    # ------------------------------------------------------------------------------------------- sweeps
+
+    def cached_sweeps(self, request: TakeSweep) -> list[Sweep] | None:
+        """Every sweep of a request from the cache, if all are there; works before the weights are loaded.
+
+        Raises EngineError for what no weights will make possible.
+        """
+        if not self.certain or not self.request.cache:
+            sweep.check(request, self.info)
+            return None
+        units = sweep.settle(request, self.request, self.info, self.tokenizer)
+        for unit in units:
+            sweep.recall(unit, self.info, self.request)
+        return [unit.sweep for unit in units] if all(unit.sweep.complete for unit in units) else None
+
+    def _sweep(self, request: TakeSweep) -> Iterator[Reply]:
+        sweep.check(request, self.info)
+        if not self.certain:
+            self._need_weights()
+        units = sweep.settle(request, self.request, self.info, self.tokenizer)
+        for unit in units if self.request.cache else ():
+            sweep.recall(unit, self.info, self.request)
+        if all(unit.sweep.complete for unit in units):
+            yield from (unit.sweep for unit in units)
+            return
+        self._need_weights()
+        if sweep.wants_means(units):
+            yield from self._averages()
+        for reply in sweep.take(self.net, self.info, units, self.averages, self.request.cache):
+            self.checkpoint()
+            yield reply
+
+    def cached_corpus(self, request: SweepCorpus) -> CorpusSweep | None:
+        """The same of a corpus whose file was not touched since."""
+        from stagescope.engine import corpus
+
+        return corpus.recalled(request, self.info, self.request)
+
+    def _corpus(self, request: SweepCorpus) -> Iterator[Reply]:
+        from stagescope.engine import corpus
+
+        rows = corpus.rows_of(request, self.info)
+        self._need_weights()
+        if corpus.wants_means(rows):
+            yield from self._averages()
+        for reply in corpus.sweep_corpus(self.net, self.info, self.request, request, self.tokenizer, self.averages):
+            self.checkpoint()
             yield reply
 
     def _find(self, request: FindToken) -> Iterator[Reply]:

@@ -89,7 +89,7 @@ def chat(tokenizer: Any, prompt: str, info: ModelInfo) -> str:
 
 def recalled(asked: Question, info: ModelInfo, load: Load) -> Reading | None:
     """The whole reading from the cache, its baseline attached, if both are there."""
-    for dtype, device in _possible(info, load):
+    for dtype, device in machines(info, load):
         found = cache.get(key(asked, info, dtype, device))
         if not isinstance(found, Reading):
             continue
@@ -109,7 +109,7 @@ def _of(found: Reading, asked: Question, info: ModelInfo) -> Reading:
     return replace(found, model=model, prompt=asked.request.prompt, schedule=str(asked.schedule))
 
 
-def _possible(info: ModelInfo, load: Load) -> list[tuple[str, str]]:
+def machines(info: ModelInfo, load: Load) -> list[tuple[str, str]]:
     """(dtype, device) an answer may have; before the weights are loaded "auto" may turn out to be several."""
     if info.loaded:
         return [(info.dtype, info.device.split(":")[0])]
@@ -131,14 +131,14 @@ def remember(asked: Question, reading: Reading, info: ModelInfo) -> None:
 def key(asked: Question, info: ModelInfo, dtype: str, device: str) -> str:
     """Everything a reading depends on. The device's kind: sums in another order differ in the last digits."""
     request = asked.request
-    text = _means_text(info) if uses_means(asked.plan) else None
+    text = means_text(info) if uses_means(asked.plan) else None
     plan = [info.fingerprint, asked.ids, asked.plan, text]
-    return cache.key("reading", *plan, request.lens, dtype, device, request.top, request.tracked, _prefix(info))
+    return cache.key("reading", *plan, request.lens, dtype, device, request.top, request.tracked, prefix_id(info))
 
 
 def census_key(info: ModelInfo) -> str:
     # Not the dtype: the weights are read as stored, and the products are fp32 in any case.
-    return cache.key("census", info.fingerprint, _means_text(info))
+    return cache.key("census", info.fingerprint, means_text(info))
 
 
 def recalled_census(info: ModelInfo) -> Census | None:
@@ -146,10 +146,14 @@ def recalled_census(info: ModelInfo) -> Census | None:
     return found if isinstance(found, Census) else None
 
 
-def _means_text(info: ModelInfo) -> list:
+def means_text(info: ModelInfo) -> list:
     """What averages.py measures on: Python's help differs from release to release, and the prefix stands before it."""
-    return ["pydoc_data", platform.python_version(), _prefix(info)]
+    return ["pydoc_data", platform.python_version(), prefix_id(info)]
 
 
-def _prefix(info: ModelInfo) -> int | None:
+def prefix_id(info: ModelInfo) -> int | None:
     return info.prefix.id if info.prefix else None
+
+
+# Kept while corpus.py is being written.
+_possible, _means_text, _prefix = machines, means_text, prefix_id

@@ -1,0 +1,107 @@
+"""What commands print through: data on stdout, everything else on stderr. Nothing heavy is imported at start."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from stagescope.engine.protocol import Failure, Reply
+
+
+def say(text: str) -> None:
+    print(text, file=sys.stderr)
+
+
+def print_json(data: Any) -> None:
+    print(json.dumps(data, allow_nan=False))
+
+
+def print_text(text: str) -> None:
+    """Text in the encoding of stdout, what that has not written as escapes."""
+    encoding = sys.stdout.encoding or "utf-8"
+    print(text.encode(encoding, "backslashreplace").decode(encoding), end="")
+
+
+def print_lines(*lines: Any) -> None:
+    """Rich renderables; as wide as they are where stdout is no terminal. Printed by us: rich ends the program itself
+    when the reader of a pipe has gone."""
+    from io import StringIO
+
+    from rich.console import Console
+
+    terminal = sys.stdout.isatty()
+    width = Console().width if terminal else 200
+    console = Console(file=StringIO(), markup=False, highlight=False, force_terminal=terminal, width=width)
+    for line in lines:
+        console.print(line, no_wrap=True, overflow="ellipsis", crop=False)
+    print_text(console.file.getvalue())
+
+
+class Progress:
+    """One line on stderr that rewrites itself; nothing where stderr is no terminal."""
+
+    def __init__(self, quiet: bool):
+        self.shown = not quiet and sys.stderr is not None and sys.stderr.isatty()
+
+    def show(self, stage: str, done: float, seconds_left: float = float("nan")) -> None:
+        if self.shown:
+            part = "" if done != done else f" {done:.0%}"
+            left = "" if seconds_left != seconds_left else f", {seconds_left:.0f} s left"
+            sys.stderr.write(f"\r\x1b[K{stage}{part}{left}")
+            sys.stderr.flush()
+
+    def clear(self) -> None:
+        if self.shown:
+            sys.stderr.write("\r\x1b[K")
+            sys.stderr.flush()
+
+
+def last(work: Callable[[], Iterator[Reply]], quiet: bool) -> tuple[Any, Failure | None]:
+    """The last reply of some work, its progress shown on stderr; or why there is none."""
+    from stagescope.engine import protocol
+
+    progress, result = Progress(quiet), None
+    try:
+        for reply in work():
+            if isinstance(reply, protocol.Progress):
+                progress.show(reply.stage, reply.done, reply.seconds_left)
+            else:
+                result = reply
+    except protocol.EngineError as error:
+        return None, error.failure
+    finally:
+        progress.clear()
+    return result, None
+
+
+def fail(failure: Failure) -> int:
+    """Say what went wrong; the exit code for it."""
+    from stagescope.engine.protocol import EXIT_CODES
+
+    say(f"stagescope: {failure.message}\n{failure.hint}".strip())
+    return EXIT_CODES.get(failure.kind, 1)
+
+
+def crash(error: Exception) -> int:
+    """A mistake of ours or a broken disk: one line here, the whole in the log."""
+    from stagescope.text import printable
+
+    say(f"stagescope: {type(error).__name__}: {printable(str(error)) or 'no message'}\n{_log_traceback()}")
+    return 1
+
+
+def _log_traceback() -> str:
+    """Write the traceback to the log; where it is, as a sentence."""
+    import traceback
+
+    from stagescope import paths
+
+    try:
+        with paths.log_file("stagescope.log") as log:
+            log.write(traceback.format_exc().encode("utf-8", "backslashreplace"))
+    except OSError as error:
+        return f"The traceback could not be written: {error}"
+    return f"The whole is in {log.name}"

@@ -1,0 +1,346 @@
+"""A sweep pooled over the documents of a text: streamed, a few documents at a time.
+
+Where it stands is written down as it goes. Asked again, the text is read once more and what was done is passed by, if
+it is still the same; the same documents then run together as before, so the numbers are the same to the last bit.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import os
+import time
+from array import array
+from collections.abc import Callable, Generator, Iterator
+from dataclasses import replace
+from functools import cache as memo
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from stagescope.engine import bookmark, cache, kinds, pool, question
+from stagescope.engine.bookmark import Done
+from stagescope.engine.documents import Document, Skipped, documents, limited, shown_name
+from stagescope.engine.protocol import (
+    CorpusSweep,
+    EngineError,
+    Load,
+    ModelInfo,
+    Progress,
+    SweepCorpus,
+    SweepRow,
+)
+from stagescope.engine.schedule import Plan, ScheduleError, parse, resolve
+from stagescope.engine.tokens import encode
+
+if TYPE_CHECKING:
+    from stagescope.engine.averages import Averages
+    from stagescope.engine.blocks import Network
+
+STAGE = "sweep of a text"
+TOGETHER = 16  # documents run together at most: short ones fill a batch, long ones run alone
+READ_AT_ONCE = 256  # documents and what was skipped, read between two signs of progress
+SAVE_SECONDS, SAVE_SHARE = 5.0, 0.05  # between two writings; the share of the time that writing may take
+NAMED = 20  # documents left out that are named
+BROKEN, ABSENT = "its logits are not numbers", "it names a position that is not there"
+
+Plans = Callable[[int], tuple[Plan | None, ...]]  # of a number of tokens; None: names a position beyond them
+Item = Document | Skipped
+
+
+# --------------------------------------------------------------------------------------------- what is asked
+
+
+def rows_of(request: SweepCorpus, info: ModelInfo) -> tuple[SweepRow, ...]:
+    """The schedules of a request. Raises EngineError("usage") for what cannot be swept over a text."""
+    if request.tokens is not None and request.tokens < 1:
+        raise EngineError("usage", f"{request.tokens} tokens cannot be scored.", "Give 1 or more.")
+    for text in request.schedules:
+        question.planned(text, info, None)
+    if request.schedules:
+        return kinds.listed(request.schedules)
+    wanted = kinds.parse_kinds(",".join(request.kinds))
+    if "trace" in wanted:
+        raise EngineError("usage", "a trace is of one prompt, not of a text.", "Give a prompt, or another kind.")
+    rows = [kinds.entries(kind, info.n_layers, parallel_blocks=info.parallel) for kind in wanted]
+    if not any(rows):
+        raise EngineError("usage", f"{info.name} has too few layers for {', '.join(wanted)}.", "Ask for another kind.")
+    return tuple(itertools.chain.from_iterable(rows))
+
+
+def wants_means(rows: tuple[SweepRow, ...]) -> bool:
+    """Whether some row replaces by a mean over a text, which must be measured first."""
+    return any(step.mean for row in rows for step in parse(row.schedule).steps)
+
+
+def recalled(request: SweepCorpus, info: ModelInfo, load: Load) -> CorpusSweep | None:
+    """The answer found before, if the file was not touched since; works before the weights are loaded."""
+    rows, stamp = rows_of(request, info), bookmark.stamp(request.file)
+    if stamp is None or not load.cache:
+        return None
+    for dtype, device in question.machines(info, load):
+        found = bookmark.get(_key(request, rows, info, dtype, device))
+        if found and found.finished and found.stamp == stamp:
+            return replace(_answer(found, request, rows, info), cached=True)
+    return None
+
+
+def sweep_corpus(
+    net: Network, info: ModelInfo, load: Load, request: SweepCorpus, tokenizer: Any, averages: Averages | None = None
+) -> Iterator[Progress | CorpusSweep]:
+    """Progress after every block call, last the answer. Closing it keeps what is done, unless load.cache is False.
+
+    averages: needed where `wants_means`. A document that does not fit into memory is left out, and named. Raises
+    EngineError: what `documents` raises, "memory" when no document fits.
+    """
+    rows = rows_of(request, info)
+    if found := recalled(request, info, load):
+        yield found
+        return
+    name = _key(request, rows, info, info.dtype, info.device.split(":")[0])
+    stamp = bookmark.stamp(request.file)
+    done = (bookmark.get(name) if load.cache else None) or bookmark.fresh(len(rows))
+    progress = _progress(request, stamp, done)
+    prefix = info.prefix.id if info.prefix else None
+
+    def read() -> Iterator[Item]:
+        window = min(request.window, info.n_ctx)
+        items = documents(request.file, lambda text: encode(tokenizer, text, None), prefix, window)
+        return limited(items, request.tokens, int(prefix is not None))
+
+    items, digest = read(), hashlib.sha256()
+    if done.items:
+        other = yield from _pass_by(items, done, digest, request.file == "-", progress)
+        if other is None and done.finished:
+            done.stamp = stamp
+            bookmark.put(name, done)
+            yield replace(_answer(done, request, rows, info), cached=True)
+            return
+        if other is not None:  # another text: begin anew
+            items = itertools.chain(other, items) if request.file == "-" else read()
+            digest, done = hashlib.sha256(), bookmark.fresh(len(rows))
+            progress = _progress(request, stamp, done)
+
+    plans, first = _plans(rows, info), int(prefix is not None)
+    done.stamp, changed, save_at = stamp, False, time.monotonic() + SAVE_SECONDS
+    try:
+        while group := _take(items, net.device.type):
+            texts = [item for item in group if isinstance(item, Document)]
+            values = yield from _told(_run(net, texts, plans, averages), _within(progress, done, group, first))
+            changed = False  # a ctrl+c in the midst of it: what is on disk stays
+            for item in group:
+                digest.update(_identity(item))
+            _add(done, group, values, plans, first)
+            done.digest, changed = digest.hexdigest(), True
+            if load.cache and time.monotonic() >= save_at:
+                began = time.monotonic()
+                bookmark.put(name, done)
+                changed, took = False, time.monotonic() - began
+                save_at = time.monotonic() + max(SAVE_SECONDS, took / SAVE_SHARE)
+        if not done.pool.sums:
+            changed = False  # another time there may be more memory
+            from stagescope.engine.memory import out_of_memory
+
+            raise out_of_memory(info.device)
+        done.finished = changed = True
+    finally:
+        if load.cache and changed:
+            bookmark.put(name, done)
+    yield _answer(done, request, rows, info)
+
+
+# ------------------------------------------------------------------------------------------------ the text
+
+
+def _take(items: Iterator[Item], device: str) -> list[Item]:
+    """The next documents to run together. No more than fill a batch: what runs when it is interrupted is lost."""
+    from stagescope.engine.runner import TOKENS_AT_ONCE
+
+    group, n_texts, n_tokens = [], 0, 0
+    while n_texts < TOGETHER and n_tokens < TOKENS_AT_ONCE[device] and len(group) < READ_AT_ONCE:
+        if (item := next(items, None)) is None:
+            break
+        group.append(item)
+        if isinstance(item, Document):
+            n_texts, n_tokens = n_texts + 1, n_tokens + len(item.ids)
+    return group
+
+
+def _pass_by(
+    items: Iterator[Item], done: Done, digest: hashlib._Hash, hold: bool, progress: Callable[[int, float], Progress]
+) -> Generator[Progress, None, list[Item] | None]:
+    """Read past what is done. None if it is the same text; else what was read of another.
+
+    hold: keep what is read, for standard input is read only once; 2 kB a document.
+    """
+    held: list[Item] = []
+    read = 0
+    for item in items:
+        digest.update(_identity(item))
+        read += 1
+        if hold:
+            held.append(replace(item, ids=array("i", item.ids)) if isinstance(item, Document) else item)
+        if read % READ_AT_ONCE == 0:
+            yield progress(done.tokens, done.end)
+        if read == done.items and not done.finished:
+            break
+    return None if read == done.items and digest.hexdigest() == done.digest else held
+
+
+def _identity(item: Item) -> bytes:
+    what = [*item.ids, item.cut] if isinstance(item, Document) else [item.place, item.why]
+    return json.dumps(what).encode() + b"\n"
+
+
+# -------------------------------------------------------------------------------------------------- running
+
+
+def _plans(rows: tuple[SweepRow, ...], info: ModelInfo) -> Plans:
+    """Rows that name positions are resolved for every length, the others once."""
+    schedules = [parse(row.schedule) for row in rows]
+    placed = [any(step.positions for step in schedule.steps) for schedule in schedules]
+
+    @memo
+    def plan(row: int, n_tokens: int | None) -> Plan | None:
+        try:
+            return resolve(schedules[row], info.n_layers, parallel_blocks=info.parallel, n_positions=n_tokens)
+        except ScheduleError:
+            return None
+
+    return lambda n_tokens: tuple(plan(row, n_tokens if placed[row] else None) for row in range(len(rows)))
+
+
+def _run(
+    net: Network, texts: list[Document], plans: Plans, averages: Averages | None
+) -> Generator[float, None, list[np.ndarray | None]]:
+    """Values [S, 4, T] of each document, None for one beyond memory; gives the fraction done. Documents that do not
+    fit together run one by one."""
+    from stagescope.engine.memory import free_cached_memory, is_out_of_memory
+
+    try:
+        return (yield from _run_together(net, texts, plans, averages))
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+    free_cached_memory()
+    if len(texts) == 1:
+        return [None]
+    values = []
+    for number, text in enumerate(texts):
+        steps = _run(net, [text], plans, averages)
+        try:
+            while True:
+                yield (number + next(steps)) / len(texts)
+        except StopIteration as end:
+            values += end.value
+    return values
+
+
+def _run_together(
+    net: Network, texts: list[Document], plans: Plans, averages: Averages | None
+) -> Generator[float, None, list[np.ndarray]]:
+    from stagescope.engine.outcomes import MEASURES, Outcome, Task, outcomes
+
+    if not texts:
+        return []
+    columns = [MEASURES.index(name) for name in pool.MEASURES]
+    of_text = [plans(len(text.ids)) for text in texts]
+    rows = [[row for row, plan in enumerate(of_one) if plan is not None] for of_one in of_text]
+    shapes = [(len(of_one), len(columns), len(text.ids)) for of_one, text in zip(of_text, texts, strict=True)]
+    values = [np.full(shape, np.nan, np.float32) for shape in shapes]
+    tasks = [
+        Task(tuple(text.ids), tuple(plan for plan in of_one if plan is not None))
+        for text, of_one in zip(texts, of_text, strict=True)
+    ]
+    for found in outcomes(net, tasks, averages):
+        if isinstance(found, Outcome):
+            values[found.task][rows[found.task][found.plan]] = found.values[columns]
+        elif isinstance(found, float):
+            yield found
+    return values
+
+
+def _add(done: Done, group: list[Item], values: list[np.ndarray | None], plans: Plans, first: int) -> None:
+    """A group that has run."""
+    of_text = iter(values)
+    for item in group:
+        done.items += 1
+        if isinstance(item, Document):
+            done.n_cut += item.cut
+            found = next(of_text)
+            if found is not None:
+                done.pool.add(found[..., first:])
+                done.absent += [plan is None for plan in plans(len(item.ids))]
+                done.tokens += len(item.ids) - first
+                continue
+        why = item.why if isinstance(item, Skipped) else f"its {len(item.ids)} tokens do not fit into memory"
+        done.n_skipped += 1
+        done.skipped = [*done.skipped, f"{item.place}: {why}"][:NAMED]
+    done.end = group[-1].end
+
+
+def _progress(request: SweepCorpus, stamp: list[int] | None, start: Done) -> Callable[[float, float], Progress]:
+    """A function of tokens scored and bytes read. The text may end before the tokens wanted: whichever is further."""
+
+    def fraction(tokens: float, end: float) -> float:
+        shares = [tokens / request.tokens] if request.tokens else []
+        shares += [end / stamp[0]] if stamp and stamp[0] else []
+        return min(max(shares, default=float("nan")), 1.0)
+
+    began, at_first = time.monotonic(), fraction(start.tokens, start.end)
+
+    def progress(tokens: float, end: float) -> Progress:
+        now = fraction(tokens, end)
+        left = (time.monotonic() - began) * (1 - now) / (now - at_first) if now > at_first else float("nan")
+        return Progress(STAGE, now, left)
+
+    return progress
+
+
+def _within(
+    progress: Callable[[float, float], Progress], done: Done, group: list[Item], first: int
+) -> Callable[[float], Progress]:
+    """Progress by the fraction of a group that has run."""
+    n_tokens = sum(len(item.ids) - first for item in group if isinstance(item, Document))
+    n_bytes = group[-1].end - done.end
+    return lambda fraction: progress(done.tokens + fraction * n_tokens, done.end + fraction * n_bytes)
+
+
+def _told(steps: Generator[float, None, list], at: Callable[[float], Progress]) -> Generator[Progress, None, list]:
+    """Take the steps, with Progress before the first and after each."""
+    fraction = 0.0
+    while True:
+        yield at(fraction)
+        try:
+            fraction = next(steps)
+        except StopIteration as ended:
+            return ended.value
+
+
+def _answer(done: Done, request: SweepCorpus, rows: tuple[SweepRow, ...], info: ModelInfo) -> CorpusSweep:
+    n = len(done.pool.sums)
+    of = f"{n} document{'s' * (n != 1)}"
+    faults = zip((done.pool.holes - done.absent).tolist(), done.absent.tolist(), strict=True)
+    notes = {row: pool.told({BROKEN: broken, ABSENT: absent}, of) for row, (broken, absent) in enumerate(faults)}
+    return CorpusSweep(
+        model=info,
+        source=shown_name(request.file),
+        rows=rows,
+        documents=n,
+        tokens_scored=done.tokens,
+        notes={row: note for row, note in notes.items() if note},
+        skipped=tuple(done.skipped),
+        n_skipped=done.n_skipped,
+        n_cut=done.n_cut,
+        **done.pool.summary(),
+    )
+
+
+def _key(request: SweepCorpus, rows: tuple[SweepRow, ...], info: ModelInfo, dtype: str, device: str) -> str:
+    """Everything the numbers depend on but the text itself, which is compared when it is read."""
+    file = "-" if request.file == "-" else os.path.realpath(request.file)
+    means = question.means_text(info) if wants_means(rows) else None
+    schedules, window = [row.schedule for row in rows], min(request.window, info.n_ctx)
+    how = [window, request.tokens, question.prefix_id(info), dtype, device, means]
+    return cache.key("corpus", info.fingerprint, file, schedules, *how)

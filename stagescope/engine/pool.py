@@ -1,0 +1,168 @@
+"""Statistics of a sweep pooled over documents: what the paper's figures show, and how sure it is.
+
+Means are pooled over tokens, as in arXiv 2406.19384, not over documents: a ratio of sums. The 95 % interval of each
+mean is a percentile bootstrap over documents (Efron 1979), for the tokens of one are no independent draws. Medians
+stand beside the means, for KL has a heavy tail.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from stagescope.engine.protocol import CorpusSweep, Sweep, SweepRow
+
+MEASURES = ("kl_nats", "top1_same", "entropy_change_bits", "loss_change_nats")
+SAMPLE = 20_000  # tokens medians are exact up to; beyond, the sample's median has a rank within 0.7 % of the middle
+RESAMPLES, PERCENTILES = 1000, (2.5, 97.5)
+SAMPLE_SEED, BOOTSTRAP_SEED = 0, 1
+DRAWN_AT_ONCE = 2**20  # numbers of the bootstrap held at once, 8 MiB
+
+
+@dataclass(eq=False)
+class Pool:
+    """S rows over the documents so far. Memory: 48 S bytes a document, and 16 S bytes a token of the sample.
+
+    The sample is uniform: the tokens of lowest priority, a random number that depends on the document's number alone.
+    So it is the same whatever ran together and was interrupted, and it is the same tokens for every row.
+    """
+
+    sums: list[np.ndarray]  # a document: [S, 4] float64
+    counts: list[np.ndarray]  # a document: [S, 4] int32, tokens in each sum
+    holes: np.ndarray  # [S] int32: documents in which some token has no KL
+    priority: np.ndarray  # [n] of the sampled tokens
+    sample: np.ndarray  # [S, 4, n] float32, NaN where a token has no value
+
+    def add(self, values: np.ndarray) -> None:
+        """One more document: values [S, 4, n] of its n tokens. What is no finite number is left out."""
+        there = np.isfinite(values)
+        values = np.where(there, values, np.nan).astype(np.float32)
+        drawn = np.random.default_rng([SAMPLE_SEED, len(self.sums)]).random(values.shape[-1])
+        self.sums.append(np.nansum(values, -1, dtype=np.float64))
+        self.counts.append(there.sum(-1, dtype=np.int32))
+        self.holes += ~there[:, 0].all(-1)
+
+        n = len(self.priority)
+        kept = np.argsort(np.concatenate([self.priority, drawn]), kind="stable")[:SAMPLE]
+        new, gone = kept[kept >= n] - n, np.setdiff1d(np.arange(n), kept)
+        into, beyond = new[: len(gone)], new[len(gone) :]
+        self.priority[gone], self.sample[..., gone] = drawn[into], values[..., into]
+        if len(beyond):  # not once the sample is full: it may be 100 MB
+            self.priority = np.concatenate([self.priority, drawn[beyond]])
+            self.sample = np.concatenate([self.sample, values[..., beyond]], -1)
+
+    def summary(self) -> dict[str, np.ndarray]:
+        """Each measure's [S, 4] float64: mean and median over tokens, low and high end of the mean's interval.
+
+        NaN where a row has no value; the ends where it has values in fewer than two documents.
+        """
+        arrays = self.state()
+        sums, counts = arrays["sums"], arrays["counts"]
+        mean = _ratio(sums.sum(0), counts.sum(0))
+        columns = np.stack([mean, _medians(self.sample), *_interval(sums, counts)], -1)  # [S, measure, 4]
+        return {name: columns[:, measure] for measure, name in enumerate(MEASURES)}
+
+    def state(self) -> dict[str, np.ndarray]:
+        """All of it as plain arrays, for `restored`."""
+        shape = (len(self.sums), len(self.holes), len(MEASURES))
+        sums, counts = np.array(self.sums, np.float64), np.array(self.counts, np.int32)
+        stacked = {"sums": sums.reshape(shape), "counts": counts.reshape(shape)}
+        return stacked | {"holes": self.holes, "priority": self.priority, "sample": self.sample}
+
+
+def empty(n_rows: int) -> Pool:
+    return Pool([], [], np.zeros(n_rows, np.int32), np.empty(0), np.empty((n_rows, len(MEASURES), 0), np.float32))
+
+
+def restored(state: Mapping[str, np.ndarray]) -> Pool:
+    grown = {name: state[name].copy() for name in ("holes", "priority", "sample")}
+    return Pool(list(state["sums"]), list(state["counts"]), **grown)
+
+
+def _ratio(sums: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    return np.divide(sums, counts, out=np.full(sums.shape, np.nan), where=counts > 0)
+
+
+def _medians(sample: np.ndarray) -> np.ndarray:
+    """[S, 4, n] -> [S, 4]"""
+    medians = np.full(sample.shape[:2], np.nan)
+    for place in np.ndindex(medians.shape):
+        values = sample[place][~np.isnan(sample[place])]
+        if len(values):
+            medians[place] = np.median(values.astype(np.float64))
+    return medians
+
+
+def _interval(sums: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Low and high end [S, 4] of the pooled mean over resamples of the documents, given [D, S, 4]."""
+    n, *shape = sums.shape
+    low, high = np.full(shape, np.nan), np.full(shape, np.nan)
+    enough = (counts > 0).sum(0) >= 2
+    if not enough.any():
+        return low, high
+    sums, counts = sums[:, enough], counts[:, enough].astype(np.float64)
+    rng = np.random.default_rng(BOOTSTRAP_SEED)
+    at_once = max(1, DRAWN_AT_ONCE // n)
+    means = []
+    for first in range(0, RESAMPLES, at_once):
+        drawn = rng.integers(n, size=(min(at_once, RESAMPLES - first), n))
+        times = np.stack([np.bincount(row, minlength=n) for row in drawn]).astype(np.float64)
+        means.append(_ratio(times @ sums, times @ counts))
+    # A row that has values in few documents may have none in a resample, which then says nothing.
+    low[enough], high[enough] = np.nanpercentile(np.concatenate(means), PERCENTILES, axis=0)
+    return low, high
+
+
+# ------------------------------------------------------------------------------------------- several prompts
+
+
+def over_prompts(sweeps: Sequence[Sweep]) -> CorpusSweep:
+    """The same statistics over several prompts, each of them a document: one Sweep for each prompt and kind.
+
+    The rows are those of the kinds one after the other. ValueError where they differ from prompt to prompt, as those
+    of a trace do.
+    """
+    by_prompt: dict[str, dict[str, Sweep]] = {}
+    for sweep in sweeps:
+        by_prompt.setdefault(sweep.prompt, {})[sweep.kind] = sweep
+    rows = _rows(by_prompt[sweeps[0].prompt])
+    kinds = list(by_prompt[sweeps[0].prompt])
+    pool, n_tokens, notes = empty(len(rows)), 0, [Counter() for _ in rows]
+    for by_kind in by_prompt.values():
+        of_prompt = {kind: by_kind[kind] for kind in kinds}
+        if _rows(of_prompt) != rows:
+            raise ValueError("the rows are not the same for every prompt")
+        scored = by_kind[kinds[0]].mean_positions()
+        pool.add(np.concatenate([_values(sweep) for sweep in of_prompt.values()])[..., scored])
+        n_tokens += len(scored)
+        noted = [sweep.notes.get(row) for sweep in of_prompt.values() for row in range(len(sweep.rows))]
+        for seen, note in zip(notes, noted, strict=True):
+            seen.update([note] if note else [])
+    n_prompts = f"{len(by_prompt)} prompt{'s' * (len(by_prompt) != 1)}"
+    return CorpusSweep(
+        model=sweeps[0].model,
+        source=n_prompts,
+        rows=rows,
+        documents=len(by_prompt),
+        tokens_scored=n_tokens,
+        notes={row: told(seen, n_prompts) for row, seen in enumerate(notes) if seen},
+        cached=all(sweep.cached for sweep in sweeps),
+        **pool.summary(),
+    )
+
+
+def told(seen: Mapping[str, int], of: str) -> str:
+    """What to say of a row: reason -> in how many documents it held."""
+    return "; ".join(f"{why} in {times} of {of}" for why, times in seen.items() if times)
+
+
+def _rows(by_kind: Mapping[str, Sweep]) -> tuple[SweepRow, ...]:
+    return tuple(row for sweep in by_kind.values() for row in sweep.rows)
+
+
+def _values(sweep: Sweep) -> np.ndarray:
+    """[S, 4, T]"""
+    return np.stack([getattr(sweep, name) for name in MEASURES], 1)

@@ -1,0 +1,203 @@
+"""Sweeps as pictures in text: the paper's Figure 3 (every drop and swap, by layer), a trace as a grid of layers x
+positions, and either as SVG."""
+
+from __future__ import annotations
+
+import io
+import math
+from bisect import bisect_right
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.terminal_theme import TerminalTheme
+from rich.text import Text
+
+from stagescope.engine.protocol import CorpusSweep, Sweep
+from stagescope.plot import exactly, legend, over, panel, plot, series, title
+from stagescope.sweep_report import (
+    NOT_RUN,
+    by_prompt,
+    corpus_line,
+    parts,
+    sweep_head,
+    tokens_line,
+    trace_caption,
+    trace_grid,
+)
+from stagescope.text import fit, printable, visible
+
+__all__ = ["curves", "panel", "trace", "write_svg"]
+
+PANELS = ("kl_nats", "top1_same", "entropy_change_bits")
+LEAST_PANEL = 6  # lines: title, three of points, axis, ticks
+SIDE_BY_SIDE = 132  # cells: from here on the three panels stand in one row
+TRACE_STEPS = (0.05, 0.25, 0.5, 0.75)  # share of the baseline's p lost: where the next shade begins
+TRACE_SHADES = ("·░▒▓█", ".:=#@")
+SVG_WIDTH, SVG_HEIGHT = 120, 49  # cells; lines of a block of three panels
+# As rich's own, but without fonts from the network, and with spaces kept: rsvg trims no-break spaces as well.
+SVG_FORMAT = """\
+<svg viewBox="0 0 {width} {height}" xmlns="http://www.w3.org/2000/svg">
+<style>
+.{unique_id}-matrix {{ font-family: monospace; font-size: {char_height}px; line-height: {line_height}px; }}
+.{unique_id}-title {{ font-size: 18px; font-weight: bold; font-family: sans-serif; }}
+{styles}
+</style>
+<defs>
+<clipPath id="{unique_id}-clip-terminal">
+<rect x="0" y="0" width="{terminal_width}" height="{terminal_height}" />
+</clipPath>
+{lines}
+</defs>
+{chrome}
+<g transform="translate({terminal_x}, {terminal_y})" clip-path="url(#{unique_id}-clip-terminal)">
+{backgrounds}
+<g class="{unique_id}-matrix" xml:space="preserve">
+{matrix}
+</g>
+</g>
+</svg>
+"""
+SVG_THEME = TerminalTheme((16, 18, 22), (216, 220, 226), [(16, 18, 22)] * 8, [(216, 220, 226)] * 8)
+
+
+# -------------------------------------------------------------------------------------------------- curves
+
+
+def curves(data: Sequence[Sweep] | CorpusSweep, width: int, height: int, ascii_only: bool = False) -> Text:
+    """KL, top-1 kept and entropy change in one row where the width allows, else below each other: `height` lines.
+
+    Kinds with another x axis (painters, press, a list of schedules) follow in a block of their own. What the height
+    leaves no room for is left out, from the last. A trace is drawn as its grid.
+    """
+    if not isinstance(data, CorpusSweep) and data[0].kind == "trace":
+        return trace(data[0], width, height, ascii_only=ascii_only)
+    of = parts(data)
+    n_layers, noise = of[0].model.n_layers, of[0].model.noise_kl
+    drawn = {measure: series(of, measure) for measure in PANELS}
+    axes = list(dict.fromkeys(one.axis for one in drawn[PANELS[0]])) or ["layer"]
+    across = 3 if width >= SIDE_BY_SIDE else 1
+    down = 3 // across
+    axes = axes[: max(height // (1 + down * LEAST_PANEL), 1)]
+    lines: list[Text] = []
+    for block, axis in enumerate(axes):
+        room = height // len(axes) + (block < height % len(axes))
+        mine = {measure: [one for one in drawn[measure] if one.axis == axis] for measure in PANELS}
+        lines.append(Text(f"{over(data, of)}   ").append_text(legend(mine[PANELS[0]], ascii_only)))
+        shown = min(down, max((room - 1) // LEAST_PANEL, 1))
+        for row in range(shown):
+            high = (room - 1) // shown + (row < (room - 1) % shown)
+            cells = (width - 2 * (across - 1)) // across
+            beside = [
+                [title(m, axis), *plot(m, mine[m], noise, cells, high - 1, n_layers, None, ascii_only)]
+                for m in PANELS[row * across : (row + 1) * across]
+            ]
+            lines += _beside(beside, cells, high)
+    return exactly(lines, width, height, ascii_only)
+
+
+def _beside(columns: Sequence[Sequence[Text]], width: int, height: int) -> list[Text]:
+    blocks = [exactly(list(column), width, height).split("\n", allow_blank=True) for column in columns]
+    lines = []
+    for row in zip(*blocks, strict=True):
+        for text in row[:-1]:
+            text.pad_right(width + 2 - text.cell_len)
+        lines.append(Text().join(row))
+    return lines
+
+
+# --------------------------------------------------------------------------------------------------- trace
+
+
+def trace(
+    sweep: Sweep, width: int, height: int, *, chosen: tuple[int, int] | None = None, ascii_only: bool = False
+) -> Text:
+    """Layers, the last on top, x positions: what leaving out one layer at one position does to the tracked token's p at
+    the position read. Exactly `height` lines of at most `width` cells.
+
+    Cells are shaded by the share of the baseline's p that is lost; + is a gain. chosen: (layer, position), marked, told
+    in numbers on the second line and always in sight: what does not fit scrolls.
+    """
+    (at,) = sweep.positions
+    n_layers, n_tokens = sweep.model.n_layers, len(sweep.tokens)
+    p, was = trace_grid(sweep), float(sweep.base_tracked_p[at])
+    head = [trace_caption(sweep), _trace_key(ascii_only), _trace_choice(sweep, chosen)]
+    head = head[: 3 if height >= 9 and chosen else 2 if height >= 8 else 1]
+    high = min(max(height - len(head) - 2, 1), n_layers)
+    cell = min(max((width - 4) // n_tokens, 4), 8)
+    wide = min(max((width - 4) // cell, 1), n_tokens)
+    layer, position = chosen or (n_layers - 1, at)
+    bottom = min(max(layer - high // 2, 0), n_layers - high)
+    first = min(max(position - wide // 2, 0), n_tokens - wide)
+    shown = range(first, first + wide)
+
+    lines = []
+    for row in reversed(range(bottom, bottom + high)):
+        line = Text(f"{row:3} ", "bold" if chosen and row == layer else "dim")
+        for column in shown:
+            shade, style = _trace_shade(p[row, column], was, ascii_only)
+            inner = cell - 3 if chosen == (row, column) else cell - 1
+            drawn = shade * inner if shade in TRACE_SHADES[ascii_only][1:] else shade.center(inner)
+            line.append(drawn if inner == cell - 1 else f"[{drawn}]", f"not dim {style}").append(" ")
+        lines.append(line)
+    if wide < n_tokens or high < n_layers:
+        at_line = min(len(head) - 1, 1)
+        head[at_line] = Text.assemble(f"of {n_layers} layers x {n_tokens} positions  ", head[at_line])
+    marks = "".join(fit(f"{column}{'*' if column == at else ''}", cell) for column in shown)
+    words = "".join(fit(visible(sweep.tokens[c].text, ascii_only), cell - 1, ascii_only) + " " for c in shown)
+    return exactly([*head, *lines, Text("    " + marks, "dim"), Text("    " + words)], width, height, ascii_only)
+
+
+def _trace_shade(p: float, was: float, ascii_only: bool) -> tuple[str, str]:
+    """Shade and style of a cell. Blank: not done."""
+    shades = TRACE_SHADES[ascii_only]
+    if math.isnan(p - was):
+        return " ", ""
+    lost = 1 - p / was if was > 0 else 0.0
+    if lost < -TRACE_STEPS[0]:
+        return "+", "rgb(86,180,233)"
+    step = bisect_right(TRACE_STEPS, lost)
+    return shades[step], "rgb(230,159,0)" if step else "dim"
+
+
+def _trace_key(ascii_only: bool) -> Text:
+    """Where each shade begins."""
+    bounds = ["0", *(f"{100 * step:.0f}" for step in TRACE_STEPS)]
+    shades = " ".join(f"{shade} {bound}" for shade, bound in zip(TRACE_SHADES[ascii_only], bounds, strict=True))
+    return Text(f"p lost from {shades} %  + gained", "dim")
+
+
+def _trace_choice(sweep: Sweep, chosen: tuple[int, int] | None) -> Text:
+    """The chosen cell in numbers."""
+    if chosen is None:
+        return Text()
+    (at,) = sweep.positions
+    layer, position = chosen
+    p, rank = (trace_grid(sweep, name)[chosen] for name in ("tracked_p", "tracked_rank"))
+    what = f"drop {layer} @{position} “{visible(sweep.tokens[position].text)}”"
+    if math.isnan(p):
+        return Text(f"{what}: {NOT_RUN}")
+    was_p, was_rank = sweep.base_tracked_p[at], sweep.base_tracked_rank[at]
+    return Text(f"{what}: p {was_p:.3f} → {p:.3f}, rank {was_rank:.0f} → {rank:.0f}", "bold")
+
+
+# ----------------------------------------------------------------------------------------------------- SVG
+
+
+def write_svg(file: Path, data: Sequence[Sweep] | CorpusSweep) -> None:
+    """Curves, or a trace, with what they are of, as a picture of a terminal. No font is fetched. Raises OSError."""
+    first = data if isinstance(data, CorpusSweep) else data[0]
+    is_trace = isinstance(first, Sweep) and first.kind == "trace"
+    width = max(SVG_WIDTH, 4 + 4 * len(first.tokens)) if is_trace else SVG_WIDTH
+    console = Console(
+        file=io.StringIO(), record=True, width=width, force_terminal=True, color_system="truecolor",
+        markup=False, highlight=False, emoji=False, _environ={},
+    )  # fmt: skip
+    console.print(sweep_head(first.model))
+    for line in [corpus_line(data)] if first is data else [tokens_line(group[0]) for group in by_prompt(data)]:
+        console.print(line)
+    console.print()
+    blocks = 1 if is_trace else len({one.axis for one in series(parts(data), PANELS[0])})
+    console.print(curves(data, width, first.model.n_layers + 4 if is_trace else SVG_HEIGHT * max(blocks, 1)))
+    svg = console.export_svg(title=f"sweep · {printable(first.model.name)}", theme=SVG_THEME, code_format=SVG_FORMAT)
+    file.write_text(svg, "utf-8")

@@ -1,0 +1,364 @@
+"""A Sweep, several or a CorpusSweep as JSON (the contract of the command line), as CSV and as plain text.
+
+Means are over what science.md lets into them: every position but a prefix token's. Intervals are 95 %, by bootstrap
+over prompts or documents; one prompt has none.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from rich.table import Table
+from rich.text import Text
+
+from stagescope.engine.pool import MEASURES, over_prompts
+from stagescope.engine.protocol import CorpusSweep, ModelInfo, Sweep, SweepRow
+from stagescope.report import model_json, number, numbers, truths
+from stagescope.text import fit, printable, visible
+
+STATISTICS = ("mean", "median", "low", "high")
+NOT_RUN = "not run"
+NAMES = {  # one, several
+    "drop": ("drop", "drops"), "swap": ("swap", "swaps"), "attn-off": ("attn-off", "attn-offs"),
+    "mlp-off": ("mlp-off", "mlp-offs"), "pairs": ("pair", "pairs"), "trace": ("place", "places"),
+    "repeat": ("repeat", "repeats"), "painters": ("painters variant", "painters variants"),
+    "press": ("sublayer order", "sublayer orders"), "schedules": ("schedule", "schedules"),
+}  # fmt: skip
+TRACE_COLUMNS = 12  # positions side by side in the text of a trace: 76 cells
+
+
+# ----------------------------------------------------------------------------------------- what rows come to
+
+
+def by_prompt(sweeps: Sequence[Sweep]) -> list[list[Sweep]]:
+    """The sweeps of each prompt, one a kind, in the order they came."""
+    groups: dict[str, list[Sweep]] = {}
+    for sweep in sweeps:
+        groups.setdefault(sweep.prompt, []).append(sweep)
+    return list(groups.values())
+
+
+def parts(data: Sequence[Sweep] | CorpusSweep) -> list[Sweep | CorpusSweep]:
+    """What is drawn or tabled side by side: the sweeps of one prompt, or several prompts' pooled into one."""
+    if isinstance(data, CorpusSweep):
+        return [data]
+    return list(data) if len(by_prompt(data)) <= 1 else [over_prompts(data)]
+
+
+def summary(data: Sweep | CorpusSweep, measure: str) -> np.ndarray:
+    """[S, 4] mean, median, low, high of a measure; NaN for rows not done and where nothing enters the mean."""
+    values = getattr(data, measure)
+    if isinstance(data, CorpusSweep):
+        return values
+    counted = values[:, data.mean_positions()].astype(np.float64)
+    counted[~data.done] = np.nan
+    present = ~np.isnan(counted).all(axis=1) if counted.size else np.zeros(len(counted), bool)
+    columns = np.full((len(counted), len(STATISTICS)), np.nan)
+    columns[present, 0] = np.nanmean(counted[present], axis=1)
+    columns[present, 1] = np.nanmedian(counted[present], axis=1)
+    return columns
+
+
+def note(data: Sweep | CorpusSweep, row: int) -> str:
+    """What is wrong with a row; "" where nothing is."""
+    missing = isinstance(data, Sweep) and not data.done[row]
+    return printable(data.notes.get(row, NOT_RUN if missing else ""))
+
+
+def standing(sweep: Sweep | CorpusSweep, schedule: str) -> tuple[int, int] | None:
+    """Place of a schedule (canonical text) by mean KL, 1 being the largest effect, and of how many of its kind.
+
+    Rows without a value count for nothing; equal effects share the better place. None where the row is absent, not
+    done or not a number.
+    """
+    at = next((index for index, row in enumerate(sweep.rows) if row.schedule == schedule), None)
+    return None if at is None else standings(sweep)[at]
+
+
+def standings(data: Sweep | CorpusSweep) -> list[tuple[int, int] | None]:
+    """`standing` of every row."""
+    means = summary(data, "kl_nats")[:, 0]
+    known = {row.kind: [] for row in data.rows}
+    for row, mean in zip(data.rows, means, strict=True):
+        if not math.isnan(mean):
+            known[row.kind].append(-mean)
+    for values in known.values():
+        values.sort()
+    return [
+        None if math.isnan(mean) else (1 + bisect_left(known[row.kind], -mean), len(known[row.kind]))
+        for row, mean in zip(data.rows, means, strict=True)
+    ]
+
+
+def place_words(place: int, of: int, kind: str) -> str:
+    """ "3rd of 30 drops" """
+    return f"{ordinal(place)} of {of} {NAMES[kind][of != 1]}"
+
+
+def ordinal(n: int) -> str:
+    ending = "th" if n % 100 in (11, 12, 13) else {1: "st", 2: "nd", 3: "rd"}.get(n % 10, "th")
+    return f"{n}{ending}"
+
+
+# -------------------------------------------------------------------------------------------------- JSON
+
+
+def sweep_json(sweeps: Sequence[Sweep]) -> dict[str, Any]:
+    """Schema sweep/1 of one prompt, a Sweep for each kind, or of several: then `rows` are pooled over the prompts and
+    `prompts` holds each by itself. A trace is of one prompt and is not pooled. NaN is null."""
+    head = {"schema": "sweep/1", "model": model_json(sweeps[0].model)}
+    prompts = by_prompt(sweeps)
+    if len(prompts) == 1:
+        return {**head, **_prompt_json(prompts[0])}
+    pooled = over_prompts(sweeps)
+    return {
+        **head,
+        "tokens": None,
+        "documents": pooled.documents,
+        "tokens_scored": pooled.tokens_scored,
+        "rows": _rows_json(pooled),
+        "prompts": [_prompt_json(group) for group in prompts],
+    }
+
+
+def corpus_json(result: CorpusSweep) -> dict[str, Any]:
+    """Schema sweep/1 of a text: `tokens` and every `per_position` are null."""
+    return {
+        "schema": "sweep/1",
+        "model": model_json(result.model),
+        "tokens": None,
+        "source": result.source,
+        "documents": result.documents,
+        "tokens_scored": result.tokens_scored,
+        "n_skipped": result.n_skipped,
+        "skipped": list(result.skipped),
+        "n_cut": result.n_cut,
+        "rows": _rows_json(result),
+    }
+
+
+def _prompt_json(sweeps: Sequence[Sweep]) -> dict[str, Any]:
+    """What one prompt has: its sweeps are of different kinds and share the baseline."""
+    first = sweeps[0]
+    tracked = [None if i < 0 else {"id": i, "text": first.texts.get(i, "")} for i in first.tracked.tolist()]
+    return {
+        "prompt": first.prompt,
+        "tokens": [{"id": token.id, "text": token.text} for token in first.tokens],
+        "baseline": {
+            "entropy_bits": numbers(first.base_entropy_bits),
+            "loss_nats": numbers(first.base_loss_nats),
+            "tracked": tracked,
+            "tracked_rank": numbers(first.base_tracked_rank),
+            "tracked_p": numbers(first.base_tracked_p),
+        },
+        "rows": [row for sweep in sweeps for row in _rows_json(sweep)],
+    }
+
+
+def _rows_json(data: Sweep | CorpusSweep) -> list[dict[str, Any]]:
+    summaries = {measure: summary(data, measure) for measure in MEASURES}
+    return [_row_json(data, index, summaries) for index in range(len(data.rows))]
+
+
+def _row_json(data: Sweep | CorpusSweep, index: int, summaries: dict[str, np.ndarray]) -> dict[str, Any]:
+    def per_position(measure: str) -> list | None:
+        if isinstance(data, CorpusSweep):
+            return None
+        values = getattr(data, measure)[index]
+        return (truths if measure == "top1_same" else numbers)(np.where(data.done[index], values, np.nan))
+
+    row = data.rows[index]
+    written: dict[str, Any] = {
+        "schedule": row.schedule,
+        "kind": row.kind,
+        "layer": row.layer,
+        "variant": row.variant,
+        "position": row.position,
+        "note": note(data, index),
+    }
+    for measure in MEASURES:
+        statistics = map(number, summaries[measure][index])
+        written[measure] = {**dict(zip(STATISTICS, statistics, strict=True)), "per_position": per_position(measure)}
+    if isinstance(data, Sweep):
+        for measure in ("tracked_rank", "tracked_p"):
+            written[measure] = {"per_position": per_position(measure)}
+    return written
+
+
+# --------------------------------------------------------------------------------------------------- CSV
+
+
+def csv_lines(data: Sequence[Sweep] | CorpusSweep) -> Iterator[str]:
+    """A header and a line for each row and prompt, as RFC 4180 quotes them, without line ends.
+
+    Numbers are exact, NaN is an empty cell. `scored` is how many positions or tokens the means are over; a trace,
+    read at one position, also has the tracked token's rank and p there. Text keeps its characters (control characters
+    written out, so a row is a line): a cell that begins with = + - @ is data, and an apostrophe before it would be a
+    wrong prompt to every reader but a spreadsheet.
+    """
+    statistics = [f"{measure}_{name}" for measure in MEASURES for name in STATISTICS]
+    yield _csv_line(
+        ["prompt", "schedule", "kind", "layer", "variant", "position", "scored", *statistics]
+        + ["tracked_rank", "tracked_p", "note"]
+    )
+    for sweep in [data] if isinstance(data, CorpusSweep) else data:
+        summaries = np.concatenate([summary(sweep, measure) for measure in MEASURES], axis=1)
+        if isinstance(sweep, CorpusSweep):
+            prompt, scored = sweep.source, sweep.tokens_scored
+        else:
+            prompt, scored = sweep.prompt, len(sweep.mean_positions())
+        for index, row in enumerate(sweep.rows):
+            tracked = [None, None]
+            if row.kind == "trace" and sweep.done[index]:
+                (at,) = sweep.positions
+                tracked = [number(sweep.tracked_rank[index, at]), number(sweep.tracked_p[index, at])]
+            cells = [prompt, row.schedule, row.kind, row.layer, row.variant, row.position, scored]
+            yield _csv_line([*cells, *map(number, summaries[index]), *tracked, note(sweep, index)])
+
+
+def _csv_line(cells: Iterable[Any]) -> str:
+    line = io.StringIO()
+    safe = [printable(cell) if isinstance(cell, str) else cell for cell in cells]
+    csv.writer(line, lineterminator="").writerow(safe)
+    return line.getvalue()
+
+
+# -------------------------------------------------------------------------------------------- plain text
+
+
+def sweep_text(data: Sequence[Sweep] | CorpusSweep) -> list[Text | Table]:
+    """What was swept over what, and a table of every row; a trace as grids of layers x positions. Several prompts are
+    pooled. An effect at or below the noise floor is 0."""
+    if isinstance(data, CorpusSweep):
+        return [sweep_head(data.model), corpus_line(data), _table(data)]
+    lines: list[Text | Table] = [sweep_head(data[0].model)]
+    lines += [tokens_line(group[0]) for group in by_prompt(data)]
+    for part in parts(data):
+        if isinstance(part, CorpusSweep):
+            lines += [Text(f"means over {over_words(part, 'prompt')}, with 95 % intervals over prompts"), _table(part)]
+        else:
+            lines += _trace_text(part) if part.kind == "trace" else [_caption(part), _table(part)]
+    return lines
+
+
+def over_words(part: Sweep | CorpusSweep, of: str = "document") -> str:
+    """What means are over: "11 positions", "5,012 tokens of 40 documents". of: what a CorpusSweep was pooled over."""
+    if isinstance(part, Sweep):
+        return _count(len(part.mean_positions()), "position")
+    return f"{_count(part.tokens_scored, 'token')} of {_count(part.documents, of)}"
+
+
+def _count(n: int, name: str) -> str:
+    return f"{n:,} {name}{'' if n == 1 else 's'}"
+
+
+def sweep_head(info: ModelInfo) -> Text:
+    line = f"{printable(info.name)} · {info.n_layers} layers · {info.dtype} · {info.device}"
+    return Text(line + ("" if math.isnan(info.noise_kl) else f" · noise floor KL {info.noise_kl:.1g} nats"))
+
+
+def corpus_line(result: CorpusSweep) -> Text:
+    line = f"{printable(result.source)}: {over_words(result)}, means with 95 % intervals over documents"
+    line += f", {result.n_cut} cut at the window" if result.n_cut else ""
+    if result.n_skipped:
+        more = f" and {result.n_skipped - len(result.skipped)} more" if result.n_skipped > len(result.skipped) else ""
+        line += f", {result.n_skipped} skipped: {printable('; '.join(result.skipped))}{more}"
+    return Text(line)
+
+
+def tokens_line(sweep: Sweep) -> Text:
+    read_at = sweep.positions[0] if sweep.kind == "trace" else None
+    words = [visible(token.text) for token in sweep.tokens]
+    return Text("tokens  " + " ".join(f"[{w}]" if at == read_at else w for at, w in enumerate(words)))
+
+
+def _caption(sweep: Sweep) -> Text:
+    done = "" if sweep.complete else f", {int(sweep.done.sum())} of them run"
+    of, last = len(sweep.rows), len(sweep.tokens) - 1
+    no_loss = " (Δloss: all but the last)" if last in sweep.mean_positions() else ""
+    return Text(f"{of} {NAMES[sweep.kind][of != 1]}{done}, over {over_words(sweep)}{no_loss}", style="bold")
+
+
+def _table(data: Sweep | CorpusSweep) -> Table:
+    pooled = isinstance(data, CorpusSweep)
+    has_notes = any(note(data, index) for index in range(len(data.rows)))
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    table.add_column("schedule", no_wrap=True, overflow="ellipsis", max_width=60)
+    for name in ("KL mean", *(["95 %"] if pooled else []), "median", "top-1 kept", "ΔH bits", "Δloss nats", "place"):
+        table.add_column(name, justify="right", no_wrap=True)
+    if has_notes:
+        table.add_column("note", no_wrap=True)
+    kl, kept, entropy, loss = (summary(data, measure) for measure in MEASURES)
+    for index, (row, place) in enumerate(zip(data.rows, standings(data), strict=True)):
+        is_nothing = kl[index, 0] <= data.model.noise_kl
+        cells = [_kl(kl[index, 0], is_nothing)]
+        if pooled:
+            cells.append("" if math.isnan(kl[index, 2]) else f"[{kl[index, 2]:.3g}-{kl[index, 3]:.3g}]")
+        cells += [_kl(kl[index, 1], is_nothing), _kept(data, index, kept[index, 0])]
+        cells += [_change(entropy[index, 0], is_nothing), _change(loss[index, 0], is_nothing)]
+        cells.append("" if place is None else f"{ordinal(place[0])} of {place[1]}")
+        table.add_row(Text(_title(row)), *cells, *([note(data, index)] if has_notes else []))
+    return table
+
+
+def _title(row: SweepRow) -> str:
+    """A row's schedule; in front of one too long to read, its variant: k=3  order 0a 1a 2a 0m ..."""
+    return printable(f"{row.variant}  {row.schedule}" if row.kind == "press" else row.schedule)
+
+
+def _kl(nats: float, is_nothing: bool) -> str:
+    return "" if math.isnan(nats) else "0" if is_nothing else f"{nats:.3g}"
+
+
+def _change(value: float, is_nothing: bool) -> str:
+    if math.isnan(value):
+        return ""
+    return "0" if is_nothing else f"{value:+.2f}".replace("-0.00", "+0.00")
+
+
+def _kept(data: Sweep | CorpusSweep, index: int, share: float) -> str:
+    if math.isnan(share):
+        return ""
+    if isinstance(data, CorpusSweep):
+        return f"{100 * share:.1f} %"
+    values = data.top1_same[index, data.mean_positions()]
+    return f"{int(np.nansum(values))}/{int((~np.isnan(values)).sum())}"
+
+
+def _trace_text(sweep: Sweep) -> list[Text]:
+    """The tracked token's p at the position read, every layer left out at every position; the last layer on top."""
+    (at,) = sweep.positions
+    grid = trace_grid(sweep)
+    lines = [trace_caption(sweep)]
+    for first in range(0, len(sweep.tokens), TRACE_COLUMNS):
+        shown = range(first, min(first + TRACE_COLUMNS, len(sweep.tokens)))
+        lines.append(Text("lay " + "".join(f"{f'[{p}]' if p == at else p:>6}" for p in shown), style="dim"))
+        for layer in reversed(range(sweep.model.n_layers)):
+            cells = (grid[layer, position] for position in shown)
+            lines.append(Text(f"{layer:3} " + "".join(f"{'' if math.isnan(p) else f'{p:.3f}':>6}" for p in cells)))
+        lines.append(Text("    " + "".join(f" {fit(visible(sweep.tokens[p].text), 5)}" for p in shown)))
+    wrong = [f"{sweep.rows[row].schedule}: {printable(text)}" for row, text in sorted(sweep.notes.items())]
+    return [*lines, *map(Text, wrong)]
+
+
+def trace_grid(sweep: Sweep, measure: str = "tracked_p") -> np.ndarray:
+    """[L, T] of a trace: a measure at the position read, by the layer and position left out; NaN where not done."""
+    (at,) = sweep.positions
+    grid = np.full((sweep.model.n_layers, len(sweep.tokens)), np.nan)
+    for index, row in enumerate(sweep.rows):
+        if sweep.done[index]:
+            grid[row.layer, row.position] = getattr(sweep, measure)[index, at]
+    return grid
+
+
+def trace_caption(sweep: Sweep) -> Text:
+    (at,) = sweep.positions
+    tracked = visible(sweep.texts.get(int(sweep.tracked[at]), ""))
+    where = f"position {at} “{visible(sweep.tokens[at].text)}”"
+    return Text(f"p of “{tracked}” at {where}: baseline {sweep.base_tracked_p[at]:.3f}, after drop LAYER @POSITION")

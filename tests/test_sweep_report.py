@@ -1,0 +1,262 @@
+"""Sweeps as JSON, CSV and text, and where a schedule stands among its kind."""
+
+import csv
+import io
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from rich.console import Console
+from rich.table import Table
+from sweeps import MEASURES, make_corpus, make_sweep
+
+from stagescope.engine.protocol import CorpusSweep, Sweep
+from stagescope.sweep_report import (
+    corpus_json,
+    csv_lines,
+    ordinal,
+    place_words,
+    standing,
+    summary,
+    sweep_json,
+    sweep_text,
+)
+from stagescope.text import printable
+
+HOSTILE = '=1+1,"x"\n\x1b]52;c;AAAA\x07\u202e\ud800</svg>'
+
+
+def strict(data: dict) -> dict:
+    return json.loads(json.dumps(data, allow_nan=False))
+
+
+def read_csv(data) -> list[dict[str, str]]:
+    return list(csv.DictReader(csv_lines(data), strict=True))
+
+
+def drawn(lines) -> str:
+    console = Console(file=io.StringIO(), width=200)
+    for line in lines:
+        console.print(line, markup=False, highlight=False)
+    return console.file.getvalue()
+
+
+def set_kl(sweep: Sweep, values: list[float]) -> Sweep:
+    return replace(sweep, kl_nats=np.repeat(np.float32(values)[:, None], len(sweep.tokens), axis=1))
+
+
+# ------------------------------------------------------------------------------------------------- numbers
+
+
+def test_means_leave_out_the_prefix_token_and_rows_not_done():
+    sweep = make_sweep(n_layers=4, done=[0, 2])
+    kl = summary(sweep, "kl_nats")
+    assert kl[0, 0] == pytest.approx(sweep.kl_nats[0, 1:].mean())
+    assert kl[2, 1] == pytest.approx(np.median(sweep.kl_nats[2, 1:]))
+    assert np.isnan(kl[[1, 3]]).all() and np.isnan(kl[:, 2:]).all()
+
+
+def test_loss_is_a_mean_over_the_positions_that_have_a_next_token():
+    sweep = make_sweep(n_layers=4)
+    assert summary(sweep, "loss_change_nats")[0, 0] == pytest.approx(sweep.loss_change_nats[0, 1:-1].mean())
+
+
+def test_a_prompt_of_one_token_has_no_mean_loss():
+    sweep = make_sweep(n_layers=4, n_tokens=1)
+    assert np.isnan(summary(sweep, "loss_change_nats")).all()
+    assert strict(sweep_json([sweep]))["rows"][0]["loss_change_nats"]["mean"] is None
+
+
+# ---------------------------------------------------------------------------------------------------- JSON
+
+
+def test_json_of_one_prompt_follows_the_contract():
+    sweeps = [make_sweep("drop", 4), make_sweep("swap", 4)]
+    data = strict(sweep_json(sweeps))
+    assert data["schema"] == "sweep/1" and data["model"]["name"] == "smollm2-135m"
+    assert [token["id"] for token in data["tokens"]] == [token.id for token in sweeps[0].tokens]
+    assert [(row["kind"], row["layer"]) for row in data["rows"]] == [
+        *(("drop", layer) for layer in range(4)),
+        *(("swap", layer) for layer in range(3)),
+    ]
+    row = data["rows"][5]
+    assert row["schedule"] == "swap 1 2" and row["note"] == ""
+    assert set(row) == {
+        "schedule",
+        "kind",
+        "layer",
+        "variant",
+        "position",
+        "note",
+        "tracked_rank",
+        "tracked_p",
+        *MEASURES,
+    }
+    for measure in MEASURES:
+        assert set(row[measure]) == {"mean", "median", "low", "high", "per_position"}
+        assert row[measure]["low"] is None and len(row[measure]["per_position"]) == 12
+    assert row["kl_nats"]["per_position"] == sweeps[1].kl_nats[1].tolist()
+    assert set(row["top1_same"]["per_position"]) <= {True, False}
+    assert row["loss_change_nats"]["per_position"][-1] is None
+    assert data["baseline"]["tracked"][3] == {"id": int(sweeps[0].tracked[3]), "text": " Paris"}
+    assert data["baseline"]["tracked_p"] == [0.75] * 12
+
+
+def test_rows_not_done_and_rows_with_a_note_are_null():
+    note = "its logits are not numbers"
+    rows = strict(sweep_json([make_sweep("drop", 4, done=[0, 1, 2], notes={1: note})]))["rows"]
+    assert [row["note"] for row in rows] == ["", note, "", "not run"]
+    for row in (rows[1], rows[3]):
+        assert row["kl_nats"]["mean"] is None and set(row["top1_same"]["per_position"]) == {None}
+        assert set(row["tracked_p"]["per_position"]) == {None}
+
+
+def test_json_of_a_trace_covers_one_position():
+    data = strict(sweep_json([make_sweep("trace", 3, 5)]))
+    assert [(row["layer"], row["position"]) for row in data["rows"]][:6] == [*((0, p) for p in range(5)), (1, 0)]
+    assert data["baseline"]["tracked"][:4] == [None] * 4
+    assert data["rows"][0]["tracked_p"]["per_position"][:4] == [None] * 4
+
+
+def test_json_of_several_prompts_pools_them_and_keeps_each():
+    sweeps = [make_sweep(kind, 4, n, prompt=f"prompt {n}") for n in (8, 12) for kind in ("drop", "swap")]
+    data = strict(sweep_json(sweeps))
+    assert data["tokens"] is None and data["documents"] == 2 and data["tokens_scored"] == 7 + 11
+    assert [prompt["prompt"] for prompt in data["prompts"]] == ["prompt 8", "prompt 12"]
+    for rows in (data["rows"], *(prompt["rows"] for prompt in data["prompts"])):
+        assert [row["kind"] for row in rows] == ["drop"] * 4 + ["swap"] * 3
+    assert data["rows"][0]["kl_nats"]["per_position"] is None
+    first = [prompt["rows"][0]["kl_nats"]["mean"] for prompt in data["prompts"]]
+    assert data["rows"][0]["kl_nats"]["mean"] == pytest.approx((7 * first[0] + 11 * first[1]) / 18)
+
+
+def test_json_of_a_corpus():
+    data = strict(corpus_json(make_corpus(n_layers=4, notes={2: "no numbers in 1 of 40 documents"})))
+    assert data["documents"] == 40 and data["tokens_scored"] == 5012 and data["tokens"] is None
+    assert data["n_skipped"] == 1 and data["skipped"] == ["document 3 (line 17): no text"] and data["n_cut"] == 2
+    row = data["rows"][0]["kl_nats"]
+    assert row["low"] < row["mean"] < row["high"] and row["per_position"] is None
+    assert data["rows"][2]["kl_nats"]["mean"] is None and data["rows"][2]["note"]
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(1, 6), st.integers(1, 5), st.data())
+def test_any_pattern_of_nan_is_strict_json_csv_and_text(n_layers, n_tokens, data):
+    cells = st.lists(st.booleans(), min_size=n_layers * n_tokens, max_size=n_layers * n_tokens)
+    hole = np.array(data.draw(cells)).reshape(n_layers, n_tokens)
+    sweep = make_sweep("drop", n_layers, n_tokens, done=data.draw(st.sets(st.integers(0, n_layers - 1))))
+    holed = {name: np.where(hole, np.nan, getattr(sweep, name)) for name in (*MEASURES, "tracked_p", "tracked_rank")}
+    sweep = replace(sweep, **holed)
+    assert len(strict(sweep_json([sweep]))["rows"]) == n_layers
+    assert len(read_csv([sweep])) == n_layers
+    drawn(sweep_text([sweep]))
+
+
+# ----------------------------------------------------------------------------------------------------- CSV
+
+
+def test_csv_reads_back_the_same_numbers():
+    sweeps = [make_sweep(kind, 5, done=[0, 1, 2]) for kind in ("drop", "swap")]
+    lines = read_csv(sweeps)
+    assert [line["schedule"] for line in lines][3:7] == ["drop 3", "drop 4", "swap 0 1", "swap 1 2"]
+    for measure in MEASURES:
+        means = np.concatenate([summary(sweep, measure)[:, 0] for sweep in sweeps])
+        read = [float(line[f"{measure}_mean"] or "nan") for line in lines]
+        np.testing.assert_array_equal(read, means)
+    assert {line["kl_nats_low"] for line in lines} == {""} and lines[3]["note"] == "not run"
+    assert {line["scored"] for line in lines} == {"11"}
+
+
+def test_csv_keeps_hostile_prompts_as_data_on_one_line():
+    prompts = [HOSTILE, "@SUM(1)", "-1", "plain"]
+    lines = list(csv_lines([make_sweep("drop", 2, prompt=prompt) for prompt in prompts]))
+    assert len(lines) == 1 + 2 * 4 and all(line.isprintable() for line in lines)
+    read = [row[0] for row in csv.reader(lines, strict=True)][1::2]
+    assert read == [printable(prompt) for prompt in prompts]
+
+
+def test_csv_of_a_corpus_has_intervals_and_of_a_trace_the_tracked_token():
+    line = read_csv(make_corpus(n_layers=3))[0]
+    assert float(line["kl_nats_low"]) < float(line["kl_nats_mean"]) < float(line["kl_nats_high"])
+    assert line["prompt"] == "topics.txt" and line["scored"] == "5012"
+    trace = make_sweep("trace", 3, 4)
+    line = read_csv([trace])[5]
+    assert (line["layer"], line["position"]) == ("1", "1")
+    assert float(line["tracked_p"]) == pytest.approx(float(trace.tracked_p[5, 3]))
+
+
+# ---------------------------------------------------------------------------------------------------- text
+
+
+def test_text_says_how_many_positions_and_where_each_row_stands():
+    text = drawn(sweep_text([make_sweep("drop", 30)]))
+    assert "30 layers · float32 · cpu · noise floor KL 2e-07 nats" in text
+    assert "<|endoftext|> The ·E iff el" in text and "30 drops, over 11 positions" in text
+    assert "1st of 30" in text and "/11" in text
+
+
+def test_effects_at_or_below_the_noise_floor_are_0():
+    sweep = set_kl(make_sweep("drop", 3, noise_kl=1e-3), [9e-4, 2e-3, 0.5])
+    (table,) = (line for line in sweep_text([sweep]) if isinstance(line, Table))
+    columns = {column.header: list(column.cells) for column in table.columns}
+    assert columns["KL mean"] == ["0", "0.002", "0.5"]
+    assert columns["ΔH bits"][0] == "0" and columns["ΔH bits"][1] != "0"
+
+
+def test_text_of_a_corpus_has_intervals_percentages_and_what_was_skipped():
+    text = drawn(sweep_text(make_corpus(n_layers=4)))
+    assert "topics.txt: 5,012 tokens of 40 documents" in text
+    assert "2 cut at the window, 1 skipped: document 3 (line 17): no text" in text
+    assert " %" in text and "1st of 4" in text and "1st of 3" in text
+
+
+def test_text_of_several_prompts_is_pooled():
+    text = drawn(sweep_text([make_sweep("drop", 4, n, prompt=f"prompt {n}") for n in (8, 12)]))
+    assert text.count("tokens  ") == 2 and "18 tokens of 2 prompts" in text and text.count("drop 3") == 1
+
+
+def test_text_of_a_trace_is_a_grid_with_the_baseline_named():
+    sweep = make_sweep("trace", 3, 14, done=range(10))
+    text = drawn(sweep_text([sweep]))
+    assert "p of “·Paris” at position 13 “The”: baseline 0.750" in text and "[13]" in text
+    assert f"  0  {sweep.tracked_p[0, 13]:.3f}" in text
+
+
+def test_text_lets_no_hostile_text_through():
+    sweeps = [make_sweep(kind, 2, words=["a", HOSTILE], prompt=HOSTILE) for kind in ("drop", "trace")]
+    for sweep in (*sweeps, make_sweep("drop", 2, notes={0: HOSTILE}), make_sweep("drop", 2, name=HOSTILE)):
+        plain = drawn(sweep_text([sweep]))
+        assert all(line.isprintable() for line in plain.split("\n"))
+    corpus = replace(make_corpus(n_layers=2), source=HOSTILE, skipped=(HOSTILE,))
+    assert all(line.isprintable() for line in drawn(sweep_text(corpus)).split("\n"))
+
+
+# ------------------------------------------------------------------------------------------------ standing
+
+
+def test_standing_counts_the_largest_effect_first():
+    sweep = set_kl(make_sweep("drop", 4), [0.5, 2.0, 0.1, 2.0])
+    assert [standing(sweep, f"drop {layer}") for layer in range(4)] == [(3, 4), (1, 4), (4, 4), (1, 4)]
+
+
+def test_standing_needs_a_number():
+    sweep = make_sweep("drop", 5, done=[0, 1, 2, 3], notes={2: "its logits are not numbers"})
+    assert standing(sweep, "drop 4") is None and standing(sweep, "drop 2") is None
+    assert standing(sweep, "swap 0 1") is None
+    assert standing(sweep, "drop 0")[1] == 3
+
+
+def test_rows_of_a_corpus_stand_among_their_own_kind():
+    corpus: CorpusSweep = make_corpus(n_layers=6)
+    assert standing(corpus, "drop 0")[1] == 6 and standing(corpus, "swap 0 1")[1] == 5
+
+
+def test_place_words():
+    assert place_words(3, 30, "drop") == "3rd of 30 drops"
+    assert place_words(1, 1, "swap") == "1st of 1 swap"
+    assert place_words(12, 435, "pairs") == "12th of 435 pairs"
+    ordinals = "1st 2nd 3rd 4th 10th 11th 12th 13th 21st 22nd 101st 111th 112th 1003rd"
+    assert [ordinal(int(word[:-2])) for word in ordinals.split()] == ordinals.split()
