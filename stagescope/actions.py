@@ -1,8 +1,8 @@
 """The one table of keys: bindings, footer, help screen, command palette and docs/keys.md all come from it.
 
 An action called "drop" is the method `action_drop` of the screen it works in. Its place is that screen
-("explore", "help", "models", "ask", "confirm"), one of the two lines of the explore screen that take text
-("prompt", "schedule"), or the whole "app". Keys are spelled as Textual spells them.
+("explore", "sweep", "help", "models", "ask", "confirm"), one of the two lines of the explore screen that take
+text ("prompt", "schedule"), or the whole "app". Keys are spelled as Textual spells them.
 """
 
 from __future__ import annotations
@@ -54,11 +54,31 @@ _TABLE = {  # place -> rows of (name, keys, label, help, group, footer)
         ("flip", "o", "flip", "Draw the last layer on top, or at the bottom.", LOOK, 0),
         ("census", "N", "census", "Count prediction and suppression neurons, if it was cancelled.", LOOK, 0),
         ("copy", "y", "copy", "Copy the shell command that prints this reading.", PROGRAM, 0),
+        ("sweep", "w", "sweep", "Drop every layer, swap every pair: the effect by depth.", LOOK, 3),
+        ("pin", "p", "pin", "Pin the prompt to the deck; again: take it off.", ASK, 0),
+        ("deck_back", "[ ctrl+left", "deck back", "Go to the pinned prompt before.", ASK, 0),
+        ("deck_forward", "] ctrl+right", "deck on", "Go to the next pinned prompt.", ASK, 0),
         ("models", "M ctrl+o", "model", "Load another model.", PROGRAM, 14),
         ("restart", "r", "restart", "Start an engine that died, or a load that was cancelled.", PROGRAM, 0),
         ("cancel", "escape", "cancel", "Cancel the job that runs.", PROGRAM, 0),
         ("help", "?", "help", "Show this page.", PROGRAM, 1),
         ("quit", "q", "quit", "Quit; asks first when that would lose time.", PROGRAM, 1),
+    ),
+    "sweep": (
+        ("left", "left h", "layer down", "Move to the layer before.", MOVE, 0),
+        ("right", "right l", "layer up", "Move to the layer after.", MOVE, 0),
+        ("up", "up k", "series", "Move to the other series; in the trace: to the layer above.", MOVE, 0),
+        ("down", "down j", "series", "Move to the other series; in the trace: to the layer below.", MOVE, 0),
+        ("first", "home g", "first", "Move to the first layer; in the trace: to the first token.", MOVE, 0),
+        ("last", "end G", "last", "Move to the last layer; in the trace: to the last token.", MOVE, 0),
+        ("open", "enter", "show it", "Show the chosen schedule in the stack.", LOOK, 2),
+        ("view", "v", "view", "Cycle: drop and swap, attention and MLP off, trace by layer and token.", LOOK, 3),
+        ("measure", "m", "measure", "Cycle: KL, top-1 kept, entropy change; all three where they fit.", LOOK, 4),
+        ("deck_back", "[ ctrl+left", "deck back", "Go to the pinned prompt before; before the first: all.", ASK, 7),
+        ("deck_forward", "] ctrl+right", "deck on", "Go to the next pinned prompt; after the last: all.", ASK, 6),
+        ("rest", "r", "go on", "Run what was cancelled or failed.", PROGRAM, 5),
+        ("back", "escape q", "back", "Cancel what runs and keep what is done; again: back to the stack.", PROGRAM, 1),
+        ("help", "?", "help", "Show this page.", PROGRAM, 1),
     ),
     "app": (
         ("interrupt", "ctrl+c", "quit now", "Quit without a question.", PROGRAM, 0),
@@ -124,12 +144,16 @@ def footer(width: int, place: str = "explore") -> list[Action]:
     return [action for action in of(place) if action in kept]
 
 
-def help_sections() -> list[tuple[str, list[tuple[str, str]]]]:
-    """[(heading, [(keys, sentence)])] of everything that works on the explore screen."""
-    everywhere = (*of("explore"), *of("app"))
-    groups = (EDIT, ASK, MOVE, LOOK, PROGRAM)
-    sections = {group: [a for a in everywhere if a.group == group] for group in groups}
-    sections |= {"While typing the prompt": of("prompt"), "While typing a schedule": of("schedule")}
+def help_sections(place: str = "explore") -> list[tuple[str, list[tuple[str, str]]]]:
+    """[(heading, [(keys, sentence)])] of everything that works on the explore screen, or on the sweep screen alone."""
+    if place == "sweep":
+        sections = {"Sweep": of("sweep"), PROGRAM: of("app")}
+    else:
+        everywhere = (*of("explore"), *of("app"))
+        groups = (EDIT, ASK, MOVE, LOOK, PROGRAM)
+        sections = {group: [a for a in everywhere if a.group == group] for group in groups}
+        sections |= {"While typing the prompt": of("prompt"), "While typing a schedule": of("schedule")}
+        sections["In a sweep"] = of("sweep")
     return [(title, [(keys_text(a), a.help) for a in members]) for title, members in sections.items()]
 
 
@@ -141,7 +165,7 @@ def palette() -> Iterable[Action]:
 def keys_markdown() -> str:
     """docs/keys.md, whole."""
     lines = ["# Keys", "", "Written by `stagescope.actions.keys_markdown()`; a test compares the two.", ""]
-    lines += ["Every action is also found by name with ctrl+p.", ""]
+    lines += ["Every action but those of a sweep is also found by name with ctrl+p.", ""]
     lines += ["Layers, sublayers, tokens and the footer can be clicked.", ""]
     for heading, rows in help_sections():
         lines += [f"## {heading}", "", "| keys | what it does |", "|---|---|"]

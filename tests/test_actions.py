@@ -11,12 +11,13 @@ from stagescope import actions
 from stagescope.app import StageApp
 from stagescope.screens.ask import Ask, Confirm
 from stagescope.screens.explore import Explore
-from stagescope.screens.help import Help
+from stagescope.screens.help import Help, page
 from stagescope.screens.models import Models
+from stagescope.screens.sweep import SweepScreen
 
 PLACES = {
-    "explore": Explore, "prompt": Explore, "schedule": Explore, "help": Help, "models": Models, "ask": Ask,
-    "confirm": Confirm, "app": StageApp,
+    "explore": Explore, "prompt": Explore, "schedule": Explore, "sweep": SweepScreen, "help": Help, "models": Models,
+    "ask": Ask, "confirm": Confirm, "app": StageApp,
 }  # fmt: skip
 
 
@@ -39,17 +40,25 @@ def test_no_key_is_one_that_terminals_or_multiplexers_take():
     assert not keys & {"ctrl+a", "ctrl+b", "ctrl+h", "ctrl+i", "ctrl+m", "ctrl+s", "ctrl+q", "ctrl+z", "esc"}
 
 
-def test_textual_understands_every_key():
-    bound = BindingsMap(actions.bindings("explore")).key_to_bindings
-    assert len(bound) == sum(len(action.keys) for action in actions.of("explore"))
+@pytest.mark.parametrize("place", ["explore", "sweep"])
+def test_textual_understands_every_key(place):
+    bound = BindingsMap(actions.bindings(place)).key_to_bindings
+    assert len(bound) == sum(len(action.keys) for action in actions.of(place))
 
 
 @pytest.mark.parametrize("width", [16, 60, 80, 120, 220])
-@pytest.mark.parametrize("place", ["explore", "prompt", "schedule"])
+@pytest.mark.parametrize("place", ["explore", "prompt", "schedule", "sweep"])
 def test_the_footer_fits(width, place):
     shown = actions.footer(width, place)
     assert sum(cell_len(f"{actions.key_name(a.keys[0])} {a.label}  ") for a in shown) <= width
     assert place != "explore" or {"help", "quit"} <= {action.name for action in shown}
+
+
+@pytest.mark.parametrize("place", ["explore", "sweep"])
+def test_the_help_of_a_screen_has_all_its_keys(place):
+    shown = page(place).plain
+    for action in (*actions.of(place), *actions.of("app")):
+        assert actions.keys_text(action) in shown and action.help in shown
 
 
 def test_docs_keys_is_what_the_table_says():

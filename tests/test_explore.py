@@ -18,6 +18,7 @@ from stagescope.engine.protocol import Failure, FindToken, Load, Read, TakeCensu
 from stagescope.screens.ask import Ask, Confirm
 from stagescope.screens.help import Help
 from stagescope.screens.models import Models
+from stagescope.screens.sweep import SweepScreen
 from stagescope.screens.widgets.line import Field, from_line, to_line
 
 PROMPT = "The Eiffel Tower is in"  # 6 tokens with the prefix in the fake's tokenizer
@@ -172,6 +173,10 @@ async def test_every_key_does_what_the_help_says():
         "lens": ([], lambda app: app.explore.lens == "v1"),
         "flip": ([], lambda app: app.explore.stack.flipped),
         "census": ([], lambda app: "census of this model is done" in drawn(app)),
+        "sweep": ([], lambda app: isinstance(app.screen, SweepScreen)),
+        "pin": ([], lambda app: app.explore.deck.prompts == (PROMPT,)),
+        "deck_back": ([], lambda app: "the deck is empty: p pins this prompt" in drawn(app)),
+        "deck_forward": ([], lambda app: "the deck is empty: p pins this prompt" in drawn(app)),
         "copy": ([], lambda app: app.clipboard.startswith("stagescope read") and "written to" in drawn(app)),
         "models": ([], lambda app: isinstance(app.screen, Models)),
         "restart": ([], lambda app: "the engine runs" in drawn(app)),

@@ -427,6 +427,28 @@ def test_the_baselines_effect_is_its_output():
     assert "mean …" in effect_line(make_reading(schedule="", positions=(11,)), 11, 120).plain
 
 
+@pytest.mark.parametrize("width", [60, 80, 100, 120, 160])
+@pytest.mark.parametrize("drawn", [glyphs.UNICODE, glyphs.ASCII])
+def test_the_standing_ends_the_numbers_at_every_width(width, drawn):
+    reading = make_reading()
+    _, numbers = effect_line(reading, 11, width, glyphs=drawn, standing="3rd of 30 drops").plain.split("\n")
+    assert cell_len(numbers) <= width and (numbers.isascii() or not drawn.ascii_only)
+    assert numbers.endswith(f" {drawn.zero} 3rd of 30" + (" drops" if width >= 120 else ""))
+    assert numbers.startswith("here KL") and ("top-1 kept" in numbers or width < 80)
+    one = effect_line(reading, 11, width, lines=1, glyphs=drawn, standing="3rd of 30 drops").plain
+    assert "\n" not in one and cell_len(one) <= width
+
+
+@pytest.mark.parametrize("width", [60, 80, 160])
+@pytest.mark.parametrize("lines", [1, 2])
+def test_the_deck_has_a_line_more_and_loses_its_last_parts_first(width, lines):
+    deck = ["deck of 7: ", "6 of 7 counted, KL median .31", ", worst 4.4", " (“The capital of…”)", ", top-1 kept 41/63"]
+    drawn = effect_line(make_reading(), 11, width, lines=lines, deck=deck).plain.split("\n")
+    assert len(drawn) == lines + 1 and all(cell_len(line) <= width for line in drawn)
+    assert "".join(deck).startswith(drawn[-1]) and "worst 4.4" in drawn[-1]
+    assert drawn[-1].endswith("41/63") == (width > 80)
+
+
 def test_a_row_in_words():
     reading = make_reading(schedule="swap 3 7; drop 11; mlp-off 5 mean")
     drawn = {row.label: row for row in rows(reading.model, reading, None, parse(reading.schedule), 11)}

@@ -336,6 +336,9 @@ class LocalEngine:
         from stagescope.engine import corpus
 
         rows = corpus.rows_of(request, self.info)
+        if found := corpus.recalled(request, self.info, self.request):
+            yield found
+            return
         self._need_weights()
         if corpus.wants_means(rows):
             yield from self._averages()

@@ -195,7 +195,7 @@ def _waves(jobs: list[_Job], size: int) -> Iterator[list[_Job]]:
 class _Chunk(NamedTuple):
     """The baseline at C positions of a task."""
 
-    at: list[int]  # the positions
+    at: Tensor  # [C] the positions
     logp: Tensor  # [C, V] log-probabilities
     p: Tensor
     top: Tensor  # [C] argmax
@@ -213,7 +213,7 @@ class _Reference:
         self.net, self.task, self.x = net, task, x
         at = range(len(task.ids)) if task.positions is None else task.positions
         size = max(1, logits_at_once(net) // max(most_rows, 1))
-        self.positions = [list(at[first : first + size]) for first in range(0, len(at), size)]
+        self.positions = torch.tensor(list(at), device=x.device).split(size)
         self.kept: dict[int, _Chunk] | None = {} if len(at) * net.d_vocab * 8 <= LOGITS_BYTES else None
 
     def measure(self, index: int) -> Iterator[_Cost | Base]:
@@ -221,11 +221,12 @@ class _Reference:
         tracked = torch.full((len(self.task.ids),), -1)
         for chunk in self.chunks():
             yield _Cost(len(chunk.at) * self.net.d_model * self.net.d_vocab)
-            tracked[chunk.at] = chunk.tracked.cpu()
+            at = chunk.at.cpu()
+            tracked[at] = chunk.tracked.cpu()
             p = chunk.p.gather(-1, chunk.tracked[:, None])[:, 0]
             seen = (chunk.bits, chunk.loss, rank(chunk.logp, chunk.tracked), p)
             for column, values in zip(columns, seen, strict=True):
-                column[chunk.at] = values.float().cpu()
+                column[at] = values.float().cpu()
         bits, loss, ranks, p = (column.numpy() for column in columns)
         yield Base(index, bits, loss, tracked.numpy().astype(np.int32), ranks, p)
 
@@ -236,12 +237,11 @@ class _Reference:
                 self.kept[number] = chunk
             yield chunk
 
-    def _chunk(self, at: list[int]) -> _Chunk:
+    def _chunk(self, at: Tensor) -> _Chunk:
         logp = lens.log_probs(self.net, self.x[at])
-        ids, device = [*self.task.ids, 0], logp.device
-        target = torch.tensor([ids[position + 1] for position in at], device=device)
+        target = torch.tensor([*self.task.ids[1:], 0], device=at.device)[at]
         loss = -logp.gather(-1, target[:, None])[:, 0]
-        loss[[position == len(self.task.ids) - 1 for position in at]] = float("nan")
+        loss[at == len(self.task.ids) - 1] = float("nan")
         top = logp.argmax(-1)
         tracked = top if self.task.tracked is None else torch.full_like(top, self.task.tracked)
         return _Chunk(at, logp, logp.exp(), top, entropy_bits(logp), target, loss, tracked)
@@ -255,7 +255,7 @@ def _measure(net: Network, reference: _Reference, ends: list[Tensor]) -> Generat
         first = 0
         while first < len(ends):
             n = max(1, at_once // len(chunk.at))
-            rows = torch.stack([x[chunk.at] for x in ends[first : first + n]])
+            rows = torch.stack(ends[first : first + n])[:, chunk.at]
             yield _Cost(len(rows) * len(chunk.at) * net.d_model * net.d_vocab)
             try:
                 found = _compare(net, chunk, rows)
@@ -265,7 +265,7 @@ def _measure(net: Network, reference: _Reference, ends: list[Tensor]) -> Generat
                 at_once //= 2
                 free_cached_memory()
                 continue
-            values[first : first + n, :, chunk.at] = found.cpu()
+            values[first : first + n, :, chunk.at.cpu()] = found.cpu()
             first += n
     return values.numpy()
 

@@ -153,7 +153,3 @@ def means_text(info: ModelInfo) -> list:
 
 def prefix_id(info: ModelInfo) -> int | None:
     return info.prefix.id if info.prefix else None
-
-
-# Kept while corpus.py is being written.
-_possible, _means_text, _prefix = machines, means_text, prefix_id

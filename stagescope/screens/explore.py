@@ -1,7 +1,8 @@
 """The main screen: the stack of layers over one prompt, and what an edit does to it.
 
 It holds what is wanted (prompt, schedule, position, lens, tracked token), asks the engine for it, and draws
-what came last. Widgets draw; explore_keys.py says what keys and clicks do; words.py words the single lines.
+what came last. Widgets draw; explore_keys.py says what keys and clicks do, explore_jobs.py asks, and begins by itself
+what is due after a reading; words.py words the single lines.
 """
 
 from __future__ import annotations
@@ -9,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Callable, Sequence
-from contextlib import aclosing
 from dataclasses import replace
 from functools import partial
 
@@ -30,15 +30,17 @@ from stagescope.engine.protocol import (
     Progress,
     Read,
     Reading,
-    Reply,
     Request,
-    TakeCensus,
+    Sweep,
+    TakeSweep,
 )
 from stagescope.engine.schedule import Schedule, ScheduleError, parse, resolve
 from stagescope.engine.tokens import Token
 from stagescope.screens import words
+from stagescope.screens.deck import Deck, DeckEffect
 from stagescope.screens.edits import History
-from stagescope.screens.explore_keys import VIEWS, ExploreKeys
+from stagescope.screens.explore_jobs import ExploreJobs
+from stagescope.screens.explore_keys import EMPTY, VIEWS, ExploreKeys
 from stagescope.screens.rows import Row, rows
 from stagescope.screens.widgets.detail import effect_line, row_line
 from stagescope.screens.widgets.line import Field, Line, PromptField, ScheduleField
@@ -52,13 +54,11 @@ STALE = 1.0  # seconds after which numbers of an earlier request are dimmed: mos
 NOTE = 8.0  # seconds a remark stays in the status line
 EXPLORE_ACTIONS = frozenset(action.name for action in actions.of("explore"))
 SMALLEST = (60, 16)
-EMPTY = "the prompt is empty: type one"
 SCHEDULE_HINT = ": types a schedule, such as drop 3-5; swap 7 8"
-JOBS = {"load": "loading", "read": "reading", "census": "census of neurons", "token": "finding the token"}
 TALL = 44  # rows of terminal from which the row under the cursor is told in full, in two lines of its own
 
 
-class Explore(ExploreKeys):
+class Explore(ExploreKeys, ExploreJobs):
     # Priority: keys act in the order they come, also when a slow line delivers ":drop 3" in one piece.
     BINDINGS = actions.bindings("explore", priority=True)
     CSS_PATH = "explore.tcss"
@@ -84,6 +84,9 @@ class Explore(ExploreKeys):
         self.lens = lens
         self.tracked: int | None = None
         self.census_wanted = True
+        self.deck = Deck()
+        self.swept = ""  # the prompt that `w` was pressed on
+        self.declined: dict[str, TakeSweep] = {}  # job -> what was cancelled or failed: not asked again by itself
         # what is known
         self.info: ModelInfo | None = None
         self.reading: Reading | None = None  # what the stack shows
@@ -91,7 +94,9 @@ class Explore(ExploreKeys):
         self.answered: Read | None = None  # the request `reading` answers
         self.output_for: Read | None = None  # ... and `output`
         self.census: Census | None = None
-        self.jobs: dict[str, tuple[Request, Progress]] = {}  # "load", "read", "census", while they run
+        self.found: dict[tuple[str, TakeSweep], Sweep | DeckEffect] = {}  # by fingerprint and what was asked
+        # "load", "read", "census", "token", "deck", "sweep", while they run, the one begun last at the end
+        self.jobs: dict[str, tuple[Request, Progress]] = {}
         self.dead = False  # the engine ended; r starts another
         self.failure = ""  # stays until something works again
         self.note = ""  # goes by itself
@@ -157,6 +162,7 @@ class Explore(ExploreKeys):
 
     def read(self, typing: bool = False) -> None:
         """Ask for what is wanted; the latest wins. typing: the output after a pause, the rest when quiet."""
+        self.stop_unwanted()
         if self.overdue_timer:
             self.overdue_timer.stop()
         self.overdue, self.overdue_timer = False, self.set_timer(STALE, self._late)
@@ -183,11 +189,12 @@ class Explore(ExploreKeys):
         await self._converse("load", load, receive)
         if self.info and self.info.loaded and self.answered is None and "read" not in self.jobs:
             self.read()
-        self._census_by_itself()
+        self.next_job()
 
     async def _restart(self) -> None:
         """Another engine in place of the one that died, and all of it once more."""
         self.dead, self.failure, self.answered = False, "", None
+        self.declined.clear()
         self.jobs["load"] = (self.load, Progress("starting the engine", math.nan))
         self.draw()
         await self.app.restart_engine()
@@ -209,42 +216,13 @@ class Explore(ExploreKeys):
             self._show_output(request, reading)
 
         await self._converse("read", request, show)
-        self._census_by_itself()
-
-    def _census_by_itself(self) -> None:
-        """Once, when the first reading stands and the weights are there."""
-        ready = self.info is not None and self.info.loaded and self.answered is not None
-        if ready and self.census_wanted and self.census is None and "census" not in self.jobs:
-            self.take_census()
-
-    def take_census(self) -> None:
-        work = partial(self._converse, "census", TakeCensus(), self._counted)
-        self.run_worker(work, group="census", exclusive=True)
-
-    async def _converse(self, job: str, request: Request, receive: Callable[[Reply], None]) -> bool:
-        """Ask, show progress and failures in the status line, give results to `receive`. False: it failed."""
-        self.jobs[job] = (request, Progress(JOBS[job], math.nan))
-        self.draw_status()
-        try:
-            async with aclosing(self.app.engine.ask(request)) as replies:
-                async for reply in replies:
-                    match reply:
-                        case Progress():
-                            self.jobs[job] = (request, reply)
-                            self.draw_status()
-                        case Failure():
-                            self._failed(job, reply)
-                            return False
-                        case _:
-                            receive(reply)
-            return True
-        finally:  # a newer request of the same job may have taken the place already
-            if job in self.jobs and self.jobs[job][0] is request:
-                del self.jobs[job]
-            self.draw_status()
+        self.next_job()
 
     def _change_model(self, load: Load) -> None:
         """Nothing that was known of the model before holds of this one; prompt and schedule stay."""
+        self.stop("deck")
+        self.stop("sweep")
+        self.declined.clear()
         self.load = load
         self.info = self.census = self.tracked = None
         self.reading = self.answered = self.output = self.output_for = None
@@ -271,10 +249,6 @@ class Explore(ExploreKeys):
 
     def _show_output(self, request: Read, reading: Reading) -> None:
         self.output, self.output_for, self.failure = reading, request, ""
-        self.draw()
-
-    def _counted(self, census: Census) -> None:
-        self.census = census
         self.draw()
 
     def _failed(self, job: str, reply: Failure) -> None:
@@ -306,7 +280,11 @@ class Explore(ExploreKeys):
         here = self.position(self.output)
         self.token_strip.show(self.tokens, here)
         width, glyphs = self.size.width, self.stack.glyphs
-        self.effect.show(effect_line(self.output, here, width, glyphs=glyphs) if self.output else "")
+        if self.output:
+            beside = {"standing": self.standing(), "deck": self.on_deck()}
+            self.effect.show(effect_line(self.output, here, width, glyphs=glyphs, **beside))
+        else:
+            self.effect.show("")
         self.effect.set_class(self.overdue and not self._is_wanted(self.output_for), "-stale")
         self.draw_status()
 
@@ -357,11 +335,6 @@ class Explore(ExploreKeys):
         if self.note:
             return Content.styled(printable(self.note), "$text-accent")
         return Content.styled(self.failure + restart, "$text-error") if self.failure else ""
-
-    def running_jobs(self) -> str:
-        """Each with its fraction and time left; a reading only when it is long enough to tell how far it is."""
-        told = [job for name, (_, job) in self.jobs.items() if name != "read" or not math.isnan(job.done)]
-        return "   ".join(words.progress(job) for job in told)
 
     def state(self) -> str:
         """What the header says the engine is doing."""

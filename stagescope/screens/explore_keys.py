@@ -11,26 +11,29 @@ from textual.screen import Screen
 from textual.widgets import Input
 
 from stagescope import paths
-from stagescope.engine.protocol import LENSES, FindToken
+from stagescope.engine.protocol import LENSES, MOST_PROMPTS, FindToken
 from stagescope.engine.schedule import Schedule, ScheduleError, parse, resolve
 from stagescope.engine.tokens import Token
-from stagescope.screens import words
+from stagescope.screens import deck, words
 from stagescope.screens.ask import Ask, Confirm
 from stagescope.screens.edits import CannotEdit, key_edit
 from stagescope.screens.help import Help
 from stagescope.screens.models import Models
 from stagescope.screens.rows import Row
+from stagescope.screens.sweep import Chosen, SweepScreen
 from stagescope.screens.widgets.line import from_line
 from stagescope.screens.widgets.stack import Stack
 from stagescope.screens.widgets.tokens import TokenStrip
 from stagescope.text import printable, visible
 
 VIEWS = ("stack", "tokens", "delta")
+EMPTY = "the prompt is empty: type one"
+UNKNOWN = "the model's layers are not known yet"
 SLOW_LOAD = 20.0  # seconds of loading that `q` asks about
 
 
 class ExploreKeys(Screen):
-    """Half of the Explore screen: it changes what is wanted, then draws and asks."""
+    """A third of the Explore screen: it changes what is wanted, then draws and asks."""
 
     # ---------------------------------------------------------------------------------- editing the network
 
@@ -55,7 +58,7 @@ class ExploreKeys(Screen):
     def _edit(self, verb: str, towards: int = 0, row: Row | None = None) -> None:
         row = row or self.stack.row_at_cursor()
         if row is None or self.info is None:
-            self.say("the model's layers are not known yet")
+            self.say(UNKNOWN)
         elif not row.layers:
             self.say("the embedding is no layer: move to one with ↑ ↓")
         elif len(row.layers) > 1:
@@ -171,7 +174,76 @@ class ExploreKeys(Screen):
             self.census_wanted = True
             self.take_census()
 
+    def action_sweep(self) -> None:
+        """On a screen of its own, which asks for more than what runs here by itself."""
+        if self.info is None or not self.prompt:
+            self.say(EMPTY if self.info else UNKNOWN)
+            return
+        self.stop("sweep")
+        self.swept = self.prompt
+        self.declined.pop("sweep", None)
+        prompts = (self.prompt, *(prompt for prompt in self.deck.prompts if prompt != self.prompt))[:MOST_PROMPTS]
+        looked_at = (self.tracked, self.at, str(self.schedule), self.stack.glyphs.ascii_only)
+        screen = SweepScreen(self.info, self.load, prompts, *looked_at)
+        self.app.push_screen(screen, partial(self._point_chosen, screen))
+
+    def _point_chosen(self, screen: SweepScreen, chosen: Chosen | None) -> None:
+        """The schedule of a point, on its prompt, read where it was read there."""
+        if screen.dead:
+            self.dead, self.failure = True, screen.failure
+            self.draw_status()
+        elif chosen is not None:
+            self._go_to(chosen.prompt)
+            self.at = self.at if chosen.position is None else chosen.position
+            self.history.change(parse(chosen.schedule))
+            self._schedule_changed()
+
+    # ------------------------------------------------------------------------------------------------- deck
+
+    def action_pin(self) -> None:
+        is_pinned = self.prompt in self.deck.prompts
+        if not self.prompt:
+            self.say(EMPTY)
+        elif not is_pinned and not (self.output and self.output.prompt == self.prompt):
+            self.say("this prompt was not read yet: it can be pinned then")
+        elif not is_pinned and len(self.deck.prompts) == MOST_PROMPTS:
+            self.say(f"the deck is full, {MOST_PROMPTS} prompts: p on one of them takes it off")
+        else:
+            self.deck = deck.pin(self.deck, self.prompt)
+            self.set_class(bool(self.deck.prompts), "-deck")  # the effect has a line more
+            left = deck.place(self.deck, self.prompt) if self.deck.prompts else "the deck is empty"
+            self.say(f"taken off: {left}" if is_pinned else f"pinned: {left}")
+            self.draw()
+            self.stop_unwanted()
+            self.next_job()
+
+    def action_deck_back(self) -> None:
+        self._step_deck(-1)
+
+    def action_deck_forward(self) -> None:
+        self._step_deck(+1)
+
+    def _step_deck(self, towards: int) -> None:
+        if not self.deck.prompts:
+            self.say("the deck is empty: p pins this prompt")
+            return
+        self.deck, prompt = deck.step(self.deck, self.prompt, towards)
+        if prompt == self.prompt:
+            self.say("this is the only prompt of the deck")
+            return
+        self._go_to(prompt)
+        back = "" if prompt in self.deck.prompts else ", back at the prompt that is not pinned"
+        self.say(deck.place(self.deck, prompt) + back)
+        self.draw()
+        self.read()
+
     # ---------------------------------------------------------------------------------- prompt and schedule
+
+    def _go_to(self, prompt: str) -> None:
+        """Another prompt; who calls draws and asks."""
+        if prompt != self.prompt:
+            self.prompt, self.at = prompt, -1
+            self.prompt_field.text = prompt
 
     def action_prompt(self) -> None:
         self.set_focus(self.prompt_field)  # at once: focus() waits, and the next key may be here already
@@ -269,8 +341,8 @@ class ExploreKeys(Screen):
     def _model_chosen(self, name: str | None) -> None:
         """The model at hand stays until the other one is found: then `_loaded` lets go of it."""
         if name is not None:
-            for job in ("census", "token"):
-                self.workers.cancel_group(self, job)
+            for job in ("census", "token", "deck", "sweep"):
+                self.stop(job)
             self.failure = self.note = ""
             self.start(replace(self.load, model=name))
 
@@ -285,13 +357,19 @@ class ExploreKeys(Screen):
             self.say("the engine runs")
 
     def action_cancel(self) -> None:
-        """The last thing that was begun goes first."""
-        job = next((job for job in ("token", "census", "load", "read") if job in self.jobs), None)
-        if job is None:
+        """The last thing that was begun goes first, of those that the status line tells if it tells any."""
+        order = sorted(self.jobs, key=self.told_jobs().__contains__)
+        if not order:
             return
-        self.workers.cancel_group(self, job)
-        del self.jobs[job]
-        if job == "census":
+        job = order[-1]
+        request, _ = self.jobs[job]
+        self.stop(job)
+        if job in ("deck", "sweep"):
+            self.declined[job] = request
+            again = {"deck": "the next edit asks for the deck again", "sweep": "w sweeps"}[job]
+            self.say(f"{job} cancelled; {again}")
+            self.draw()
+        elif job == "census":
             self.census_wanted = False
             self.say("census cancelled; N takes it again")
         elif job == "read":

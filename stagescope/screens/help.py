@@ -12,41 +12,59 @@ from stagescope import actions
 
 
 class Help(ModalScreen[None]):
-    """All keys with one sentence each. Scrolls; escape, q or ? closes."""
+    """All keys with one sentence each, of the explore screen or of the sweep screen. Scrolls; escape, q or ? closes."""
 
     BINDINGS = actions.bindings("help")
     CSS_PATH = "help.tcss"
 
+    def __init__(self, place: str = "explore"):
+        super().__init__()
+        self.place = place
+
     def compose(self) -> ComposeResult:
         with VerticalScroll():
-            yield Static(page(), markup=False)
+            yield Static(page(self.place), markup=False)
 
     def action_close(self) -> None:
         self.dismiss()
 
 
-SCREEN = (
-    ("Δ vs base", "how far this depth departs from the baseline: KL in nats on a log scale; · is none, blank no value"),
-    ("attn mlp", "what each sublayer wrote, relative to the stream before it"),
-    ("H bits", "entropy of what the layer would say here; beside it at every position, ▾ marks the chosen one"),
-    ("sup/pre", "suppression and prediction neurons of the layer's MLP"),
-    ("▸token", "the rank of the followed token, before→now"),
-    ("■ □ ↕ [ ]", "runs, dropped, moved, a group of layers whose outputs are averaged"),
-    ("=", "the layer would repeat the token it reads: no certainty"),
-    ("· ⏎ ⍽", "in tokens: a space, a line end, a no-break space"),
-)
+FIRST = {
+    "explore": "↑ ↓ move through the layers, ← → through the tokens. ctrl+p finds an action by name.",
+    "sweep": "Every layer is dropped, every pair swapped, one at a time; ← → move through the layers, enter shows one.",
+}
+SHOWN = {
+    "explore": (
+        ("Δ vs base", "how far this depth departs from the baseline: KL in nats on a log scale; · is none, blank no value"),
+        ("attn mlp", "what each sublayer wrote, relative to the stream before it"),
+        ("H bits", "entropy of what the layer would say here; beside it at every position, ▾ marks the chosen one"),
+        ("sup/pre", "suppression and prediction neurons of the layer's MLP"),
+        ("▸token", "the rank of the followed token, before→now"),
+        ("■ □ ↕ [ ]", "runs, dropped, moved, a group of layers whose outputs are averaged"),
+        ("=", "the layer would repeat the token it reads: no certainty"),
+        ("· ⏎ ⍽", "in tokens: a space, a line end, a no-break space"),
+    ),
+    "sweep": (
+        ("KL", "how far the output departs from the baseline's: nats, mean over the tokens (prefix left out), on a log axis"),
+        ("top-1 kept", "share of the tokens after which the top token is the baseline's"),
+        ("ΔH", "entropy of the output, in bits, minus the baseline's"),
+        ("loss", "cross-entropy of the token that follows in the prompt, in nats, minus the baseline's"),
+        ("swap 4 5", "stands between its layers, at 4.5"),
+        ("trace", "one layer left out at one token: what becomes of the followed token where the trace is read"),
+        ("deck", "over several prompts a curve is the median of their means; the detail also tells the worst"),
+    ),
+}
 
 
-def page() -> Content:
-    """The whole page: a heading a group, a line a key."""
-    sections = actions.help_sections()
+def page(place: str = "explore") -> Content:
+    """The whole page: a heading a group, a line a key, then what the screen shows."""
+    sections = actions.help_sections(place)
     column = max(len(keys) for _, rows in sections for keys, _ in rows) + 2
-    first = "↑ ↓ move through the layers, ← → through the tokens. ctrl+p finds an action by name. What the columns mean is below.\n"
-    parts = [Content(first)]
+    parts = [Content(f"{FIRST[place]} What the screen shows is below.\n")]
     for heading, rows in sections:
         parts.append(Content.styled(f"\n{heading}\n", "bold $primary"))
         parts += [Content.assemble((f"{keys:<{column}}", "bold"), sentence, "\n") for keys, sentence in rows]
     parts.append(Content.styled("\nThe screen\n", "bold $primary"))
-    parts += [Content.assemble((f"{name:<{column}}", "bold"), meaning, "\n") for name, meaning in SCREEN]
+    parts += [Content.assemble((f"{name:<{column}}", "bold"), meaning, "\n") for name, meaning in SHOWN[place]]
     parts.append(Content.styled("\nescape closes this page", "dim"))
     return Content("").join(parts)

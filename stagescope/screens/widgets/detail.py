@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import groupby
 
 import numpy as np
@@ -19,12 +20,22 @@ Part = tuple[str, str]  # text, style
 
 
 def effect_line(
-    reading: Reading, position: int, width: int, *, lines: int = 2, glyphs: Glyphs = g.UNICODE
+    reading: Reading,
+    position: int,
+    width: int,
+    *,
+    lines: int = 2,
+    glyphs: Glyphs = g.UNICODE,
+    standing: str = "",
+    deck: Sequence[str] = (),
 ) -> Content:
     """What comes out after the token at `position`, how far from the baseline: 1 or 2 lines of `width` cells.
 
     Of the baseline itself: its top tokens and entropy. Every number says whether it is at the cursor ("here")
     or a mean and of how many positions; while only one position is covered the means are "…".
+
+    standing: "3rd of 30 drops", ends the numbers and always stays. deck: what the edit does to other prompts, in parts
+    after a label, on a line more.
     """
     position = min(position, len(reading.tokens) - 1)
     is_baseline = reading.baseline is None
@@ -32,7 +43,12 @@ def effect_line(
     token = visible(reading.tokens[position].text, glyphs.ascii_only)
     label = "out " if reading.lens == "standard" else f"{reading.lens} lens "  # its last depth is not the output
     first = [(label, QUIET), (f"{token} {glyphs.cursor} ", QUIET), *output(reading, position, glyphs)]
-    return _lines(first, numbers(reading, position, glyphs), width, lines, glyphs)
+    second = _ending(numbers(reading, position, glyphs), standing, width, glyphs)
+    shown = _lines(first, second, width, lines, glyphs)
+    if not deck:
+        return shown
+    label, *parts = deck
+    return Content.assemble(shown, "\n", *_cut([(label, QUIET), *((part, "") for part in parts)], width, glyphs))
 
 
 def row_line(
@@ -179,6 +195,17 @@ def _lines(first: list[Part], second: list[Part], width: int, lines: int, glyphs
     if lines == 1 or not second:
         return Content.assemble(*_cut([*first, *([("  ", "")] if second else []), *second], width, glyphs))
     return Content.assemble(*_cut(first, width, glyphs), "\n", *_cut(second, width, glyphs))
+
+
+def _ending(parts: list[Part], end: str, width: int, glyphs: Glyphs) -> list[Part]:
+    """Parts that fit `width` cells with `end` behind them, which loses what it counts first: "3rd of 30"."""
+    if not end:
+        return parts
+    dot = f" {glyphs.zero} "
+    if sum(cell_len(text) for text, _ in parts) + cell_len(dot + end) > width:
+        end = " ".join(end.split()[:3])
+        parts = _cut(parts, width - cell_len(dot + end), glyphs)
+    return [*parts, (dot, QUIET), (end, "")]
 
 
 def _cut(parts: list[Part], width: int, glyphs: Glyphs) -> list[Part]:
