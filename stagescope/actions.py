@@ -7,7 +7,6 @@ text ("prompt", "schedule"), or the whole "app". Keys are spelled as Textual spe
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 from textual.binding import Binding
@@ -157,11 +156,6 @@ def help_sections(place: str = "explore") -> list[tuple[str, list[tuple[str, str
     return [(title, [(keys_text(a), a.help) for a in members]) for title, members in sections.items()]
 
 
-def palette() -> Iterable[Action]:
-    """What the command palette offers on the explore screen."""
-    return of("explore")
-
-
 def keys_markdown() -> str:
     """docs/keys.md, whole."""
     lines = ["# Keys", "", "Written by `stagescope.actions.keys_markdown()`; a test compares the two.", ""]
@@ -175,3 +169,5 @@ def keys_markdown() -> str:
     return "\n".join(lines)
 
 
+if __name__ == "__main__":
+    print(keys_markdown(), end="")

@@ -105,11 +105,9 @@ class StageApp(App[str]):
         self.leave()
 
     def get_system_commands(self, screen: Screen) -> Iterable[SystemCommand]:
-        if screen is self.explore:
-            for action in actions.palette():
-                keys = actions.keys_text(action)
-                run = getattr(screen, f"action_{action.name}")
-                yield SystemCommand(action.label, f"{keys}   {action.help}", run)
+        for action in actions.of(getattr(screen, "PLACE", "")):
+            run = getattr(screen, f"action_{action.name}")
+            yield SystemCommand(action.label, f"{actions.keys_text(action)}   {action.help}", run)
         yield SystemCommand("theme", "Change the colours.", self.action_change_theme)
 
     def _fatal_error(self) -> None:

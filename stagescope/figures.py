@@ -16,7 +16,6 @@ from rich.text import Text
 from stagescope.engine.protocol import CorpusSweep, Sweep
 from stagescope.plot import exactly, legend, over, panel, plot, series, title
 from stagescope.sweep_report import (
-    NOT_RUN,
     by_prompt,
     corpus_line,
     parts,
@@ -115,14 +114,13 @@ def trace(
     """Layers, the last on top, x positions: what leaving out one layer at one position does to the tracked token's p at
     the position read. Exactly `height` lines of at most `width` cells.
 
-    Cells are shaded by the share of the baseline's p that is lost; + is a gain. chosen: (layer, position), marked, told
-    in numbers on the second line and always in sight: what does not fit scrolls.
+    Cells are shaded by the share of the baseline's p that is lost; + is a gain. chosen: (layer, position), marked and
+    always in sight: what does not fit scrolls.
     """
     (at,) = sweep.positions
     n_layers, n_tokens = sweep.model.n_layers, len(sweep.tokens)
     p, was = trace_grid(sweep), float(sweep.base_tracked_p[at])
-    head = [trace_caption(sweep), _trace_key(ascii_only), _trace_choice(sweep, chosen)]
-    head = head[: 3 if height >= 9 and chosen else 2 if height >= 8 else 1]
+    head = [trace_caption(sweep), _trace_key(ascii_only)][: 2 if height >= 8 else 1]
     high = min(max(height - len(head) - 2, 1), n_layers)
     cell = min(max((width - 4) // n_tokens, 4), 8)
     wide = min(max((width - 4) // cell, 1), n_tokens)
@@ -165,20 +163,6 @@ def _trace_key(ascii_only: bool) -> Text:
     bounds = ["0", *(f"{100 * step:.0f}" for step in TRACE_STEPS)]
     shades = " ".join(f"{shade} {bound}" for shade, bound in zip(TRACE_SHADES[ascii_only], bounds, strict=True))
     return Text(f"p lost from {shades} %  + gained", "dim")
-
-
-def _trace_choice(sweep: Sweep, chosen: tuple[int, int] | None) -> Text:
-    """The chosen cell in numbers."""
-    if chosen is None:
-        return Text()
-    (at,) = sweep.positions
-    layer, position = chosen
-    p, rank = (trace_grid(sweep, name)[chosen] for name in ("tracked_p", "tracked_rank"))
-    what = f"drop {layer} @{position} “{visible(sweep.tokens[position].text)}”"
-    if math.isnan(p):
-        return Text(f"{what}: {NOT_RUN}")
-    was_p, was_rank = sweep.base_tracked_p[at], sweep.base_tracked_rank[at]
-    return Text(f"{what}: p {was_p:.3f} → {p:.3f}, rank {was_rank:.0f} → {rank:.0f}", "bold")
 
 
 # ----------------------------------------------------------------------------------------------------- SVG

@@ -130,18 +130,20 @@ def panel(
     *,
     n_layers: int,
     chosen: tuple[str, float] | None = None,
+    averaged: str = "",
     ascii_only: bool = False,
 ) -> Text:
     """One measure of all series that share the first one's x axis: `height` lines of at most `width` cells.
 
-    The first line says what is drawn over what and is the legend. chosen: kind and x of a point to mark. KL at or below
-    1e-6 nats or the noise floor stands on the axis. Takes about 6 ms at 160 x 12.
+    The first line says what is drawn over what and is the legend. chosen: kind and x of a point to mark. averaged: what
+    the values are a mean of, where it is not as the data say. KL at or below 1e-6 nats or the noise floor stands on the
+    axis. Takes about 6 ms at 160 x 12.
     """
     of = parts(data)
     drawn = series(of, measure)
     drawn = [one for one in drawn if one.axis == drawn[0].axis]
     head = title(measure, drawn[0].axis if drawn else "layer")
-    head.append_text(Text(f" · {over(data, of)}   ")).append_text(legend(drawn, ascii_only))
+    head.append_text(Text(f" · {averaged or over(data, of)}   ")).append_text(legend(drawn, ascii_only))
     noise = of[0].model.noise_kl if of else math.nan
     body = plot(measure, drawn, noise, width, height - 1, n_layers, chosen, ascii_only)
     return exactly([head, *body], width, height, ascii_only)

@@ -442,7 +442,8 @@ def test_the_standing_ends_the_numbers_at_every_width(width, drawn):
 @pytest.mark.parametrize("width", [60, 80, 160])
 @pytest.mark.parametrize("lines", [1, 2])
 def test_the_deck_has_a_line_more_and_loses_its_last_parts_first(width, lines):
-    deck = ["deck of 7: ", "6 of 7 counted, KL median .31", ", worst 4.4", " (“The capital of…”)", ", top-1 kept 41/63"]
+    counted = "6 of 7 counted, KL median .31"
+    deck = ["deck of 7: ", counted, ", worst 4.4", " (“The capital of…”)", ", top-1 kept 41/63"]
     drawn = effect_line(make_reading(), 11, width, lines=lines, deck=deck).plain.split("\n")
     assert len(drawn) == lines + 1 and all(cell_len(line) <= width for line in drawn)
     assert "".join(deck).startswith(drawn[-1]) and "worst 4.4" in drawn[-1]

@@ -1,7 +1,7 @@
 """The engine as a child process: frames in on fd 0, frames out on what was fd 1, everything printed to the log.
 
 A frame (wire.py) holds (id, request) or (id, None) to cancel on the way in, (id, reply, last) on the way out. A
-reader thread takes requests while a block runs: for readings the latest wins, and long jobs (loading, the census) give
+reader thread takes requests while a block runs: for readings the latest wins, and long jobs (loading, sweeps, the census) give
 way to readings between their chunks. End of file on fd 0 ends the process at once, whatever it does: a dead ssh never
 leaves a process holding a GPU.
 """
@@ -26,7 +26,7 @@ from typing import BinaryIO
 
 from stagescope.engine import wire
 from stagescope.engine.local import Cancelled, LocalEngine
-from stagescope.engine.protocol import EngineError, Failure, FindToken, Load, Read, Reply, Request
+from stagescope.engine.protocol import EngineError, Failure, FindToken, Load, Read, Reply, Request, TakeSweep
 from stagescope.text import printable
 
 MAX_REQUEST = 2**26  # bytes; a prompt is far below, and a length beyond is not from a stagescope
@@ -150,10 +150,16 @@ def serve(inbox: Inbox, out: BinaryIO, engine: LocalEngine) -> None:
                 send(asked_cache, None, True)
                 waiting = None
         elif jobs:
-            quick = [number for number, (request, _) in jobs.items() if isinstance(request, FindToken)]
-            number = quick[0] if quick and engine.tokenizer else next(iter(jobs))
+            number = min(jobs, key=lambda number: _rank(jobs[number][0], engine))  # of equals, the first asked for
             if not step(number, *jobs[number]):
                 del jobs[number]
+
+
+def _rank(request: Request, engine: LocalEngine) -> int:
+    """Whose next step comes first: somebody waits for a token or a sweep, while the census runs by itself."""
+    if isinstance(request, FindToken) and engine.tokenizer:
+        return 0
+    return 1 if isinstance(request, TakeSweep) and engine.net else 2
 
 
 def main() -> None:

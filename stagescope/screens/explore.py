@@ -59,8 +59,9 @@ TALL = 44  # rows of terminal from which the row under the cursor is told in ful
 
 
 class Explore(ExploreKeys, ExploreJobs):
+    PLACE = "explore"  # in the table of actions
     # Priority: keys act in the order they come, also when a slow line delivers ":drop 3" in one piece.
-    BINDINGS = actions.bindings("explore", priority=True)
+    BINDINGS = actions.bindings(PLACE, priority=True)
     CSS_PATH = "explore.tcss"
     AUTO_FOCUS = "#stack"
     focused: Reactive[Widget | None] = Reactive(None, repaint=False)  # Textual's repaints the screen: 12 KB a change

@@ -35,7 +35,7 @@ FIRST = {
 }
 SHOWN = {
     "explore": (
-        ("Δ vs base", "how far this depth departs from the baseline: KL in nats on a log scale; · is none, blank no value"),
+        ("Δ vs base", "how far this depth is from the baseline: KL in nats on a log scale; · is none, blank no value"),
         ("attn mlp", "what each sublayer wrote, relative to the stream before it"),
         ("H bits", "entropy of what the layer would say here; beside it at every position, ▾ marks the chosen one"),
         ("sup/pre", "suppression and prediction neurons of the layer's MLP"),
@@ -45,7 +45,7 @@ SHOWN = {
         ("· ⏎ ⍽", "in tokens: a space, a line end, a no-break space"),
     ),
     "sweep": (
-        ("KL", "how far the output departs from the baseline's: nats, mean over the tokens (prefix left out), on a log axis"),
+        ("KL", "how far the output is from the baseline's: nats on a log axis, mean over the tokens but the prefix"),
         ("top-1 kept", "share of the tokens after which the top token is the baseline's"),
         ("ΔH", "entropy of the output, in bits, minus the baseline's"),
         ("loss", "cross-entropy of the token that follows in the prompt, in nats, minus the baseline's"),

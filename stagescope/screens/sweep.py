@@ -1,0 +1,351 @@
+"""The sweep screen: what each layer is worth, by depth, drawn while it is measured.
+
+Figure 3 of arXiv 2406.19384 on the prompt at hand and on the pinned ones: every layer dropped, every pair swapped;
+then the sublayers; then a trace, every layer at every position. It asks the engine by itself and keeps the last Sweep
+of each prompt and kind; coming back later costs nothing, as the engine remembers what it measured.
+sweep_keys.py says what keys do, sweep_words.py words the lines, figures.py draws.
+"""
+
+from __future__ import annotations
+
+import math
+from contextlib import aclosing
+from dataclasses import replace
+from functools import cached_property, partial
+from typing import NamedTuple
+
+from rich.text import Text
+from textual import events
+from textual.app import ComposeResult
+from textual.content import Content
+
+from stagescope import actions
+from stagescope.engine.kinds import entries
+from stagescope.engine.protocol import Failure, Load, ModelInfo, Progress, Sweep, SweepRow, TakeSweep
+from stagescope.screens import sweep_words, words
+from stagescope.screens.sweep_deck import median_sweep
+from stagescope.screens.sweep_keys import BETWEEN, SweepKeys
+from stagescope.screens.sweep_words import MEASURES, VIEWS
+from stagescope.screens.widgets import glyphs
+from stagescope.screens.widgets.line import Line
+from stagescope.screens.widgets.picture import Picture
+
+SMALLEST = (60, 16)
+PANEL = 9  # lines a panel needs to be readable: three stand above each other where each has as many
+AROUND = 6  # lines that are no picture: header, prompt, views, detail (two or three), status, footer
+NOTE = 8.0  # seconds a remark stays in the status line
+WAITING = "waiting for the engine"  # which does one long job at a time
+SOON = 0.1  # seconds between two drawings while rows come in: a drawing of three panels costs more than a row
+
+
+class Chosen(NamedTuple):
+    """A point to look at in the stack."""
+
+    schedule: str  # canonical text
+    prompt: str
+    position: int | None  # where a trace is read; None: wherever the cursor was
+
+
+class SweepScreen(SweepKeys):
+    """Dismissed with the point that was opened, or None.
+
+    prompts: the prompt at hand first, then the deck's others. tracked, position: what a trace of the prompt at hand is
+    read as, and where. schedule: the cursor starts on it if it is one of the rows.
+    """
+
+    PLACE = "sweep"  # in the table of actions
+    BINDINGS = actions.bindings(PLACE, priority=True)
+    CSS_PATH = "sweep.tcss"
+    AUTO_FOCUS = ""
+
+    def __init__(
+        self,
+        info: ModelInfo,
+        load: Load,
+        prompts: tuple[str, ...],
+        tracked: int | None,
+        position: int,
+        schedule: str = "",
+        ascii_only: bool = False,
+    ):
+        super().__init__()
+        self.info, self.load, self.prompts = info, load, prompts
+        self.tracked, self.position = tracked, position
+        self.ascii_only = ascii_only
+        self.glyphs = glyphs.ASCII if ascii_only else glyphs.UNICODE
+        # what is looked at
+        self.view, self.kind, self.at_layer = self._place_of(schedule)
+        self.at_token: int | None = None  # column of the trace; None: the one it is read at
+        self.only: str | None = None  # the measure that is drawn alone
+        self.shown: int | None = None if len(prompts) > 1 else 0  # which prompt; None: the median of all
+        # what is known
+        self.sweeps: dict[tuple[str, str], Sweep] = {}  # (prompt, kind) -> the last
+        self.medians: dict[str, Sweep] = {}  # kind -> median_sweep of all prompts; made when it is drawn
+        self.running: TakeSweep | None = None
+        self.progress = Progress(WAITING, math.nan)
+        self.stopped: set[TakeSweep] = set()  # cancelled or failed: only `r` runs them again
+        self.failure, self.dead = "", False  # dead: the engine ended
+        self.note, self.note_timer = "", None
+        self.drawing, self.moved = None, False  # a drawing is due: a timer, after the keys
+
+        self.small, self.header, self.prompt_line = Line("small"), Line("header"), Line("prompt")
+        self.views, self.detail = Line("views"), Line("detail")
+        self.status, self.footer = Line("status"), Line("footer")
+        self.panels = {measure: Picture(measure) for measure in MEASURES}
+        self.trace = Picture("trace")
+
+    def compose(self) -> ComposeResult:
+        yield from (self.small, self.header, self.prompt_line, self.views, *self.panels.values(), self.trace)
+        yield from (self.detail, self.status, self.footer)
+
+    def on_mount(self) -> None:
+        self.set_class(len(self.prompts) > 1, "-deck")
+        self.go_on()
+
+    # ------------------------------------------------------------------------------------- what is looked at
+
+    @cached_property
+    def rows(self) -> dict[str, tuple[SweepRow, ...]]:
+        """The rows of every kind of curve: row i is that of layer i."""
+        kinds = [kind for view in ("curves", "sublayers") for kind in VIEWS[view]]
+        return {kind: entries(kind, self.info.n_layers, parallel_blocks=self.info.parallel) for kind in kinds}
+
+    def _place_of(self, schedule: str) -> tuple[str, str, int]:
+        """(view, kind, layer) of a schedule; of the first drop if it is none of the rows."""
+        for view in ("curves", "sublayers"):
+            for kind in VIEWS[view]:
+                for layer, row in enumerate(self.rows[kind]):
+                    if row.schedule == schedule:
+                        return view, kind, layer
+        return "curves", "drop", 0
+
+    @property
+    def prompt(self) -> str:
+        return self.prompts[self.shown or 0]
+
+    @property
+    def measure(self) -> str | None:
+        """The one that is drawn; None for all three."""
+        return self.only or (None if self._all_fit() else next(iter(MEASURES)))
+
+    def _all_fit(self) -> bool:
+        return self.size.height - AROUND - self.detail_lines >= len(MEASURES) * PANEL
+
+    @property
+    def detail_lines(self) -> int:
+        return 3 if len(self.prompts) > 1 else 2
+
+    def sweep(self, kind: str) -> Sweep | None:
+        """What is known of a kind on the prompt that is told in full."""
+        return self.sweeps.get((self.prompt, kind))
+
+    def of_deck(self, kind: str) -> list[Sweep]:
+        return [self.sweeps[prompt, kind] for prompt in self.prompts if (prompt, kind) in self.sweeps]
+
+    def here(self, sweep: Sweep) -> int:
+        """The position looked at: in a prompt of the deck, its last."""
+        n = len(sweep.tokens)
+        position = self.position if sweep.prompt == self.prompts[0] else -1
+        return min(max(position if position >= 0 else n + position, 0), n - 1)
+
+    def cell(self) -> tuple[int, int]:
+        """Layer and token of the trace's cursor."""
+        sweep = self.sweep("trace")
+        token = sweep.positions[0] if self.at_token is None else min(self.at_token, len(sweep.tokens) - 1)
+        return self.at_layer, token
+
+    def chosen(self) -> tuple[SweepRow, int] | None:
+        """The row under the cursor and its place among its kind's; None where that is not known yet."""
+        if self.view != "trace":
+            layer = min(self.at_layer, len(self.rows[self.kind]) - 1)
+            return (self.rows[self.kind][layer], layer) if layer >= 0 else None
+        if (sweep := self.sweep("trace")) is None:
+            return None
+        at = {(row.layer, row.position): index for index, row in enumerate(sweep.rows)}
+        return (sweep.rows[at[self.cell()]], at[self.cell()])
+
+    # ------------------------------------------------------------------------------------- asking the engine
+
+    def wanted(self) -> TakeSweep:
+        """What the view shows. Curves are of all prompts, and do not depend on what is tracked; a trace is of one."""
+        if self.view == "trace":
+            position = self.position if self.prompt == self.prompts[0] else -1
+            return TakeSweep((self.prompt,), ("trace",), position=position, tracked=self.tracked)
+        return TakeSweep(self.prompts, VIEWS[self.view])
+
+    def rest_of(self, request: TakeSweep) -> tuple[str, ...]:
+        """The prompts where it is not complete."""
+        known = {prompt: [self.sweeps.get((prompt, kind)) for kind in request.kinds] for prompt in request.prompts}
+        return tuple(p for p, sweeps in known.items() if not all(sweep and sweep.complete for sweep in sweeps))
+
+    def go_on(self) -> None:
+        """Run what the view wants, if it does not run, was not stopped and is not there; what else ran is let go."""
+        request = self.wanted()
+        if request != self.running and request not in self.stopped and self.rest_of(request) and not self.dead:
+            self.failure = self.note = ""
+            self.run_worker(partial(self._sweep, request), group="sweep", exclusive=True)
+        self.draw()
+
+    async def _sweep(self, request: TakeSweep) -> None:
+        self.running, self.progress = request, Progress(WAITING, math.nan)
+        self.draw_status()
+        try:
+            asked = replace(request, prompts=self.rest_of(request))
+            async with aclosing(self.app.engine.ask(asked)) as replies:
+                async for reply in replies:
+                    match reply:
+                        case Progress():
+                            self.progress = reply
+                            self.draw_status()
+                        case Failure():
+                            self._failed(request, reply)
+                        case Sweep():
+                            self._receive(reply)
+        finally:
+            if self.running is request:
+                self.running = None
+            self.draw()
+
+    def _receive(self, sweep: Sweep) -> None:
+        """Keep it, unless it was begun anew and knows less than what is there."""
+        before = self.sweeps.get((sweep.prompt, sweep.kind))
+        if before is None or before.done.sum() <= sweep.done.sum():
+            self.sweeps[sweep.prompt, sweep.kind] = sweep
+            self.medians.pop(sweep.kind, None)
+        self.draw_soon()
+
+    def _failed(self, request: TakeSweep, reply: Failure) -> None:
+        self.stopped.add(request)
+        if reply.kind != "cancelled":
+            self.failure = words.failure(reply)
+            self.dead = self.dead or reply.kind == "died"
+
+    # ----------------------------------------------------------------------------------------------- drawing
+
+    def draw_soon(self) -> None:
+        """While rows come in."""
+        if self.drawing is None:
+            self.drawing = self.set_timer(SOON, self.draw)
+
+    def draw_after_keys(self) -> None:
+        """When the keys that came already have been acted on: three panels take longer than a held key repeats."""
+        if not self.moved:
+            self.moved = True
+            self.call_later(self.draw)
+
+    def draw(self) -> None:
+        """Everything, from what is known now."""
+        if self.drawing is not None:
+            self.drawing.stop()
+        self.drawing, self.moved = None, False
+        room, traced = not self.has_class("-small"), self.view == "trace"
+        self.trace.display = room and traced
+        self.trace.show(self._trace if traced and self.sweep("trace") else None)
+        data = [] if traced else self._curves()
+        for measure, panel in self.panels.items():
+            panel.display = room and not traced and self.measure in (None, measure)
+            panel.show(partial(self._panel, measure, data) if data else None)
+        self.draw_status()
+
+    def _curves(self) -> list[Sweep]:
+        """A sweep for each series; over all prompts the median."""
+        if self.shown is not None:
+            return [sweep for kind in VIEWS[self.view] if (sweep := self.sweep(kind))]
+        for kind in VIEWS[self.view]:
+            if kind not in self.medians and (sweeps := self.of_deck(kind)):
+                self.medians[kind] = median_sweep(sweeps)
+        return [self.medians[kind] for kind in VIEWS[self.view] if kind in self.medians]
+
+    def _panel(self, measure: str, data: list[Sweep], width: int, height: int) -> Text:
+        from stagescope import figures  # brings plotext: 0.3 s, once
+
+        chosen = self.chosen() and (self.kind, self.chosen()[0].layer + BETWEEN.get(self.kind, 0))
+        averaged = ""
+        if self.shown is None:  # a median_sweep looks like a prompt of one token
+            known = max(len(self.of_deck(kind)) for kind in VIEWS[self.view])
+            so_far = "" if known == len(self.prompts) else f"{known} of "
+            averaged = f"median of {so_far}{len(self.prompts)} prompts"
+        look = {"chosen": chosen, "averaged": averaged, "ascii_only": self.ascii_only}
+        return figures.panel(measure, data, width, height, n_layers=self.info.n_layers, **look)
+
+    def _trace(self, width: int, height: int) -> Text:
+        from stagescope import figures
+
+        return figures.trace(self.sweep("trace"), width, height, chosen=self.cell(), ascii_only=self.ascii_only)
+
+    def draw_status(self) -> None:
+        """The lines of text."""
+        width, glyphs = self.size.width, self.glyphs
+        known = next((sweep for (prompt, _), sweep in self.sweeps.items() if prompt == self.prompt), None)
+        n_tokens = len(known.tokens) if known else None
+        shown = (self.shown or 0) if self.view == "trace" else self.shown
+        self.header.show(words.header(self.info, None, self.state(), width))
+        self.prompt_line.show(sweep_words.prompt_line(self.prompts, shown, n_tokens, width, glyphs))
+        self.views.show(sweep_words.view_line(self.view, self.kind, self.measure, width, glyphs))
+        self.detail.show(sweep_words.wrapped(self._point(), width, self.detail_lines, glyphs))
+        self.status.show(self._status(), layout=True)
+        self.footer.show(words.footer(width, "sweep"))
+
+    def state(self) -> str:
+        return "engine stopped" if self.dead else "sweeping" if self.running else "idle"
+
+    def _point(self) -> list[str]:
+        """The chosen point in full, and how it stands over the deck."""
+        if (chosen := self.chosen()) is None:
+            return []
+        row, index = chosen
+        if self.view == "trace":
+            return sweep_words.traced_point(self.sweep("trace"), index, self.glyphs)
+        sweep = self.sweep(self.kind)
+        told = [row.schedule, "not run yet"]
+        if sweep:
+            told = sweep_words.point(sweep, index, self.here(sweep), self.glyphs)
+        if len(self.prompts) > 1:
+            told += sweep_words.deck_words(self.of_deck(self.kind), index, len(self.prompts), self.glyphs)
+        return told
+
+    def _status(self) -> Content | str:
+        if self.failure:
+            more = "esc goes back to the stack, r there starts the engine again." if self.dead else "r tries again."
+            return Content.styled(f"{self.failure} {more}", "$text-error")
+        if self.note:
+            return Content.styled(self.note, "$text-accent")
+        known = [self.sweeps.get((prompt, kind)) for prompt in self.wanted().prompts for kind in self.wanted().kinds]
+        counted = sum(int(sweep.done.sum()) for sweep in known if sweep)
+        rows = sweep_words.count(counted, self._n_rows(), self.running == self.wanted())
+        if self.running:
+            return f" {self.glyphs.zero} ".join(part for part in (rows, words.progress(self.progress)) if part)
+        return rows
+
+    def _n_rows(self) -> int | None:
+        """How many rows the view has; None while that is not known: a trace depends on the tokens."""
+        if self.view == "trace":
+            sweep = self.sweep("trace")
+            return len(sweep.rows) if sweep else None
+        return len(self.prompts) * sum(len(self.rows[kind]) for kind in VIEWS[self.view])
+
+    def say(self, note: str) -> None:
+        """A remark in the status line, for a while."""
+        self.note = note
+        if self.note_timer:
+            self.note_timer.stop()
+        self.note_timer = self.set_timer(NOTE, self._unsay)
+        self.draw_status()
+
+    def _unsay(self) -> None:
+        self.note = ""
+        self.draw_status()
+
+    def on_resize(self, event: events.Resize) -> None:
+        width, height = event.size
+        self.set_class(width < SMALLEST[0] or height < SMALLEST[1], "-small")
+        self.small.show(f"stagescope needs {SMALLEST[0]}x{SMALLEST[1]}, this terminal is {width}x{height}")
+        self.call_after_refresh(self.draw)
+
+    def action_open(self) -> None:
+        """Leave, with the chosen point."""
+        if (chosen := self.chosen()) is None:
+            self.say("no row is known here yet")
+            return
+        position = self.sweep("trace").positions[0] if self.view == "trace" else None
+        self.dismiss(Chosen(chosen[0].schedule, self.prompt, position))

@@ -1,0 +1,119 @@
+"""What each key and click does on the sweep screen: the methods the table of actions names."""
+
+from __future__ import annotations
+
+from textual import on
+from textual.screen import Screen
+
+from stagescope.screens.help import Help
+from stagescope.screens.sweep_words import MEASURES, VIEWS
+from stagescope.screens.widgets.picture import Picture
+
+BETWEEN = {"swap": 0.5}  # a swap stands between its two layers
+
+
+class SweepKeys(Screen):
+    """Half of the sweep screen: it changes what is looked at, then draws and asks."""
+
+    def action_left(self) -> None:
+        self._move(across=-1)
+
+    def action_right(self) -> None:
+        self._move(across=+1)
+
+    def action_up(self) -> None:
+        self._move(up=+1)
+
+    def action_down(self) -> None:
+        self._move(up=-1)
+
+    def action_first(self) -> None:
+        self._move(across=-self.info.n_ctx - self.info.n_layers)
+
+    def action_last(self) -> None:
+        self._move(across=self.info.n_ctx + self.info.n_layers)
+
+    def _move(self, across: int = 0, up: int = 0) -> None:
+        """Among curves: along the layers, or to the other series. In the trace: along the tokens, or the layers."""
+        last = self.info.n_layers - 1
+        if self.view == "trace":
+            if (sweep := self.sweep("trace")) is None:
+                return
+            layer, token = self.cell()
+            self.at_layer = min(max(layer + up, 0), last)
+            self.at_token = min(max(token + across, 0), len(sweep.tokens) - 1)
+        else:
+            kinds = VIEWS[self.view]
+            self.kind = kinds[(kinds.index(self.kind) + up) % len(kinds)]
+            if across:
+                last = len(self.rows[self.kind]) - 1
+                self.at_layer = min(max(min(self.at_layer, last) + across, 0), max(last, 0))
+        self.draw_after_keys()
+
+    def action_view(self) -> None:
+        views = list(VIEWS)
+        self.view = views[(views.index(self.view) + 1) % len(views)]
+        self.kind = VIEWS[self.view][0]
+        self.failure = self.failure if self.dead else ""
+        self.go_on()
+
+    def action_measure(self) -> None:
+        """All three, then each alone; only those where three do not fit."""
+        choices = [None] * self._all_fit() + list(MEASURES)
+        self.only = choices[(choices.index(self.measure) + 1) % len(choices)]
+        self.draw()
+
+    def action_deck_back(self) -> None:
+        self._step(-1)
+
+    def action_deck_forward(self) -> None:
+        self._step(+1)
+
+    def _step(self, by: int) -> None:
+        """To another prompt of the deck, or to all of them; a trace is of one."""
+        if len(self.prompts) == 1:
+            self.say("there is one prompt only: p in the stack pins more")
+            return
+        if self.view == "trace":
+            self.shown, self.at_token = ((self.shown or 0) + by) % len(self.prompts), None
+        else:
+            stops = [None, *range(len(self.prompts))]
+            self.shown = stops[(stops.index(self.shown) + by) % len(stops)]
+        self.go_on()
+
+    def action_rest(self) -> None:
+        request = self.wanted()
+        if self.running == request:
+            self.say("it runs")
+        elif self.dead:
+            self.draw_status()
+        elif not self.rest_of(request):
+            self.say("all of it has been run")
+        else:
+            self.stopped.discard(request)
+            self.go_on()
+
+    def action_back(self) -> None:
+        """Cancel what runs; if nothing does, leave."""
+        if self.running is None:
+            self.dismiss(None)
+            return
+        self.stopped.add(self.running)
+        self.running = None
+        self.workers.cancel_group(self, "sweep")
+        self.draw()
+
+    def action_help(self) -> None:
+        self.app.push_screen(Help("sweep"))
+
+    @on(Picture.Pressed)
+    def _pressed(self, event: Picture.Pressed) -> None:
+        """A click on a panel moves the cursor to the nearest layer."""
+        from stagescope.plot import LABEL  # brings plotext, which is there by now
+
+        left, width = LABEL + 1, event.picture.size.width  # labels and the axis
+        if self.view == "trace" or width - left < 2:
+            return
+        x = (event.x - left) / (width - left - 1) * self.info.n_layers - 0.5 - BETWEEN.get(self.kind, 0)
+        self.at_layer = min(max(round(x), 0), max(len(self.rows[self.kind]) - 1, 0))
+        self.draw()
