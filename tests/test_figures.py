@@ -187,7 +187,6 @@ def test_a_trace_shades_by_the_share_of_p_that_is_lost():
     sweep.tracked_p[:5, 2] = np.float32([0.75, 0.6, 0.05, 0.9, 0.4])  # the baseline has 0.75
     lines = trace(sweep, 80, 12, chosen=(0, 1)).plain.split("\n")
     assert lines[2].split() == ["1", "+", "▒▒▒▒▒▒▒"] and lines[3].split() == ["0", "·", "[░░░░░]", "███████"]
-    assert lines[2].startswith("drop 0 @1 “The”: p 0.750 → 0.600, rank 1 → ")
 
 
 def test_a_trace_says_which_part_is_in_sight():
