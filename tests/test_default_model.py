@@ -1,4 +1,4 @@
-"""The default model against plain transformers: drops and swaps, and the census of a slice of its neurons."""
+"""The default model against plain transformers: drops and swaps, one by one and as a sweep, and the census of a slice of its neurons."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from transformers import AutoModelForCausalLM
 
 from stagescope.engine import blocks, neurons
 from stagescope.engine.local import LocalEngine
-from stagescope.engine.protocol import FindToken, Load, Read, Reading
+from stagescope.engine.protocol import FindToken, Load, Read, Reading, Sweep, TakeSweep
 
 PROMPT = "The Eiffel Tower is located in the city of"
 ORDERS = {
@@ -60,6 +60,30 @@ def test_drops_and_swaps(engine, model, schedule: str) -> None:
     close(reading.effect_kl_nats, reference.kl_nats(base, lens[-1]))
     assert (reading.effect_top1_same == (base.argmax(-1) == lens[-1].argmax(-1)).numpy()).all()
     assert float((lens[-1] - theirs.logits.log_softmax(-1)).abs().max()) < 1e-4
+
+
+def test_a_sweep_of_drops_and_swaps(engine, model) -> None:
+    """Every row against one run of plain transformers each, prefixes not shared, nothing batched."""
+    sweeps = {}
+    for reply in engine.answer(TakeSweep((PROMPT,))):
+        if isinstance(reply, Sweep):
+            sweeps[reply.kind] = reply
+    ids = torch.tensor([token.id for token in sweeps["drop"].tokens])
+    base = reference.lens(model, reference.run(model, ids).residuals[-1])
+    orders = {("drop", layer): [n for n in range(30) if n != layer] for layer in range(30)}
+    orders |= {("swap", layer): [*range(layer), layer + 1, layer, *range(layer + 2, 30)] for layer in range(29)}
+    for (kind, layer), order in orders.items():
+        lens = reference.lens(model, reference.run(model, ids, [reference.Place(n) for n in order]).residuals[-1])
+        ours = sweeps[kind]
+        assert ours.rows[layer].layer == layer
+        np.testing.assert_allclose(ours.kl_nats[layer], reference.kl_nats(base, lens), rtol=1e-4, atol=1e-4)
+        change = reference.entropy_bits(lens) - reference.entropy_bits(base)
+        np.testing.assert_allclose(ours.entropy_change_bits[layer], change, rtol=1e-4, atol=1e-4)
+        worse = reference.loss_nats(lens, ids) - reference.loss_nats(base, ids)
+        np.testing.assert_allclose(ours.loss_change_nats[layer, :-1], worse[: len(ids) - 1], rtol=1e-4, atol=1e-4)
+        assert (ours.top1_same[layer] == (base.argmax(-1) == lens.argmax(-1)).numpy()).all()
+    mean = {kind: sweep.kl_nats[:, 1:].mean(1) for kind, sweep in sweeps.items()}
+    assert mean["drop"].argmax() in (0, 1, 2) and mean["drop"][12:23].max() < 1 < mean["drop"][11]
 
 
 def test_the_moments_of_some_neurons(engine, model) -> None:

@@ -7,6 +7,7 @@ import pytest
 import tiny_models
 import torch
 from test_default_model import exhaust
+from test_outcomes import BITS, KL, LOSS, P, task, taken
 from test_readings_right import FAMILIES, N_TOKENS, SCHEDULES, fresh_prompt, make
 
 from stagescope.engine import load, neurons
@@ -36,6 +37,23 @@ def test_readings_agree_with_the_cpu(tmp_path, family: str) -> None:
         theirs = cpu.read(text)
         for name in ("entropy_bits", "kl_final_nats", "kl_nats", "attn_norm", "resid_rel", "effect_kl_nats"):
             np.testing.assert_allclose(getattr(ours, name), getattr(theirs, name), rtol=1e-3, atol=1e-4, err_msg=name)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_sweeps_agree_with_the_cpu(tmp_path, family: str) -> None:
+    cpu = make(family, tmp_path)
+    device = load.pick_device(None)
+    net = load.network(load._boot(Located(family, tmp_path, "test"), device, torch.float32), device, torch.float32)
+    texts = [*SCHEDULES, "drop 1 @2", "drop 3 @-1"]
+    tasks = [task(net, tiny_models.ids(net.d_vocab, n, seed=n), texts) for n in (7, 9, 30)]
+    tasks.append(task(net, cpu.ids, texts, tracked=7, positions=(4,)))
+    (bases, ours), (theirs_bases, theirs) = taken(net, *tasks), taken(cpu.net, *tasks)
+    for base, other in zip(bases, theirs_bases, strict=True):
+        np.testing.assert_allclose(base.entropy_bits, other.entropy_bits, rtol=1e-3, atol=1e-4)
+    for one, other in zip(ours, theirs, strict=True):
+        for measure in (KL, BITS, LOSS, P):
+            a, b = np.array(one)[:, measure], np.array(other)[:, measure]
+            np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4)
 
 
 def test_the_census_agrees_with_the_cpu(tmp_path) -> None:
