@@ -11,12 +11,15 @@ from pathlib import Path
 from stagescope.app import StageApp
 from stagescope.engine.client import ChildEngine
 from stagescope.engine.protocol import DEFAULT_PROMPT, Load
+from stagescope.screens.sweep import SweepScreen
 
 FOLDER = Path(__file__).parent / "pictures"
 PICTURES = {
     "explore": ("drop 11", (120, 40), []),
     "first-layer": ("drop 0", (120, 40), []),
     "grid": ("drop 11", (120, 40), ["v", "v"]),
+    "sweep": ("drop 11", (120, 42), ["w"]),
+    "trace": ("drop 11", (120, 42), ["w", "v", "v"]),
 }
 PATIENCE = 300  # seconds for the model to load and the census to be taken, the first time
 
@@ -27,8 +30,12 @@ async def take(name: str, schedule: str, size: tuple[int, int], keys: list[str])
         async with asyncio.timeout(PATIENCE):
             while not complete(app.explore):
                 await pilot.pause(0.1)
-        await pilot.press(*keys)
-        await pilot.pause()
+        for key in keys:
+            await pilot.press(key)
+            async with asyncio.timeout(PATIENCE):
+                while isinstance(screen := app.screen, SweepScreen) and screen.rest_of(screen.wanted()):
+                    await pilot.pause(0.1)
+        await pilot.pause(0.5)  # what came in is drawn a little later
         (FOLDER / f"{name}.svg").write_text(app.export_screenshot(title="stagescope"), encoding="utf-8")
     print(f"docs/pictures/{name}.svg")
 

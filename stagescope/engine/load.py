@@ -14,7 +14,7 @@ import psutil
 import torch
 from torch import Tensor
 
-from stagescope.engine import blocks, directory, lens
+from stagescope.engine import blocks, directory, lens, packed
 from stagescope.engine.blocks import Network
 from stagescope.engine.directory import Located
 from stagescope.engine.memory import free_memory, is_out_of_memory, out_of_memory
@@ -59,6 +59,7 @@ def load(request: Load, located: Located) -> Iterator[Progress | tuple[Network, 
         if is_out_of_memory(error):
             raise
         raise _unknown_between_blocks(located.name, f"{bridge.cfg.architecture}: {first_line(error)}") from error
+    copies = packed.pack(net)  # after the check, which so stays one of the blocks alone
     info = replace(
         preview,
         architecture=bridge.cfg.architecture or preview.architecture,
@@ -74,7 +75,7 @@ def load(request: Load, located: Located) -> Iterator[Progress | tuple[Network, 
         gated=net.gated,
         prefix=prefix,
         loaded=True,
-        bytes=sum({p.data_ptr(): p.numel() * p.element_size() for p in bridge.parameters()}.values()),
+        bytes=sum({p.data_ptr(): p.numel() * p.element_size() for p in bridge.parameters()}.values()) + copies,
         noise_kl=noise_kl,
         warnings=warnings,
     )

@@ -128,7 +128,10 @@ def _group(
             values = yield from _measure(net, references[index], [x for _, x in mine])
             for (job, _), row in zip(mine, values, strict=True):
                 yield from (Outcome(index, number, row) for number in job.which)
-        for nodes in bases.values():  # let go of the wave
+        for end in ends:  # let go of the wave: not its cycles of nodes, which wait for the collector, but what they hold
+            if id(end) not in of_base:
+                end.x = None
+        for nodes in bases.values():
             for node in nodes:
                 node.children = {place: child for place, child in node.children.items() if id(child) in of_base}
 
