@@ -21,6 +21,7 @@ PICTURES = {
     "sweep": ("drop 11", (120, 42), ["w"]),
     "trace": ("drop 11", (120, 42), ["w", "v", "v"]),
 }
+KEEP_SPACES = '<svg xml:space="preserve" '  # some renderers trim the no-break spaces a piece of text begins with
 PATIENCE = 300  # seconds for the model to load and the census to be taken, the first time
 
 
@@ -36,7 +37,8 @@ async def take(name: str, schedule: str, size: tuple[int, int], keys: list[str])
                 while isinstance(screen := app.screen, SweepScreen) and screen.rest_of(screen.wanted()):
                     await pilot.pause(0.1)
         await pilot.pause(0.5)  # what came in is drawn a little later
-        (FOLDER / f"{name}.svg").write_text(app.export_screenshot(title="stagescope"), encoding="utf-8")
+        svg = app.export_screenshot(title="stagescope").replace("<svg ", KEEP_SPACES, 1)
+        (FOLDER / f"{name}.svg").write_text(svg, encoding="utf-8")
     print(f"docs/pictures/{name}.svg")
 
 
