@@ -59,7 +59,7 @@ def load(request: Load, located: Located) -> Iterator[Progress | tuple[Network, 
         if is_out_of_memory(error):
             raise
         raise _unknown_between_blocks(located.name, f"{bridge.cfg.architecture}: {first_line(error)}") from error
-    copies = packed.pack(net)  # after the check, which so stays one of the blocks alone
+    copy = packed.pack(net)  # after the check, which so compares with torch alone
     info = replace(
         preview,
         architecture=bridge.cfg.architecture or preview.architecture,
@@ -75,7 +75,7 @@ def load(request: Load, located: Located) -> Iterator[Progress | tuple[Network, 
         gated=net.gated,
         prefix=prefix,
         loaded=True,
-        bytes=sum({p.data_ptr(): p.numel() * p.element_size() for p in bridge.parameters()}.values()) + copies,
+        bytes=sum({p.data_ptr(): p.numel() * p.element_size() for p in bridge.parameters()}.values()) + copy,
         noise_kl=noise_kl,
         warnings=warnings,
     )

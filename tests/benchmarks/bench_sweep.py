@@ -21,10 +21,12 @@ import psutil
 import torch
 from sweep_peers import bridge_run, clock, loop, nnsight_installed, nnsight_process, random_bridge
 from torch import Tensor, nn
+from transformer_lens.model_bridge import TransformerBridge
 
 from stagescope.engine import load, store
 from stagescope.engine.kinds import entries
 from stagescope.engine.local import LocalEngine
+from stagescope.engine.memory import free_cached_memory
 from stagescope.engine.outcomes import Outcome, Task, outcomes
 from stagescope.engine.protocol import Load
 from stagescope.engine.schedule import Schedule, parse, resolve
@@ -120,8 +122,11 @@ class Products:
 # ---------------------------------------------------------------------------------------------- the comparison
 
 
-def compare(net, ids: list[int], nnsight) -> None:
-    """One line of ratios at one length, and one of where ours goes. Asserts first that all do the same job."""
+def compare(net, ids: list[int], bridge, nnsight) -> None:
+    """One line of ratios at one length, and one of where ours goes. Asserts first that all do the same job.
+
+    bridge: a TransformerBridge as transformer_lens makes it; ours, on a CPU, has its linear layers in oneDNN's layout.
+    """
     device = net.device.type
     chosen = rows(net, "drop", "swap")
     task = Task(tuple(ids), plans(net, chosen, len(ids)))
@@ -136,7 +141,7 @@ def compare(net, ids: list[int], nnsight) -> None:
     found = ours()  # which also warms
     with products.recorded():
         ours()
-    theirs = loop(bridge_run(net.bridge, there), there, drops)
+    theirs = loop(bridge_run(bridge, there), there, drops)
     if net.dtype == torch.float32:  # half precision rounds by the batch
         kl = torch.stack([found[plan][0] for plan in range(n_drops)])
         torch.testing.assert_close(kl, theirs[:n_drops, 0], atol=1e-4, rtol=1e-5)
@@ -150,7 +155,7 @@ def compare(net, ids: list[int], nnsight) -> None:
 
     work = {
         "ours": lambda: seconds(ours),
-        "bridge": lambda: seconds(lambda: loop(bridge_run(net.bridge, there), there, drops)),
+        "bridge": lambda: seconds(lambda: loop(bridge_run(bridge, there), there, drops)),
         "nnsight": lambda: nnsight(ids, drops)["seconds"],
         "blocks": lambda: seconds(lambda: products.multiply("blocks")),
         "unembedding": lambda: seconds(lambda: products.multiply("unembedding")),
@@ -196,9 +201,10 @@ def on_cpu(packages: Path | None) -> None:
     print(f"drop + swap, the default model, one thread, CPU time, medians of {ROUNDS} rounds", flush=True)
     engine = default_model()
     directory = str(store.locate("smollm2-135m").directory)
+    bridge = TransformerBridge.boot_transformers(directory, dtype=torch.float32, device="cpu")
     with nnsight_process(directory, "cpu", torch.float32, packages) as nnsight:
         for length in LENGTHS:
-            compare(engine.net, text_ids(engine, length), nnsight)
+            compare(engine.net, text_ids(engine, length), bridge, nnsight)
 
 
 def on_gpu(packages: Path | None) -> None:
@@ -213,9 +219,9 @@ def on_gpu(packages: Path | None) -> None:
             with nnsight_process(shape, "cuda", dtype, packages) as nnsight:
                 for length in LENGTHS:
                     ids = torch.randint(shape["vocab_size"], (length,), generator=torch.Generator().manual_seed(length))
-                    compare(net, ids.tolist(), nnsight)
+                    compare(net, ids.tolist(), net.bridge, nnsight)
             del net
-            load.free_cached_memory()
+            free_cached_memory()
 
 
 # ------------------------------------------------------------------------------------------------------ memory
