@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import tiny_models
 
-from stagescope.engine import blocks, outcomes, runner, sweep
+from stagescope.engine import blocks, outcomes, question, runner, sweep
 from stagescope.engine.local import LocalEngine
 from stagescope.engine.protocol import EngineError, Load, Progress, Read, Sweep, TakeSweep
 
@@ -112,6 +114,92 @@ def test_what_the_numbers_depend_on_is_in_the_key(engine, how) -> None:
     assert all(one.cached for one in take(engine, TEXT, **how).values())
 
 
+def test_a_key_depends_on_all_that_the_numbers_do(engine) -> None:
+    """On what the weights, the machine and the tokens are; not on how prompt and schedules are written."""
+    info, load = engine.info, engine.request
+
+    def key(info=info, dtype="float32", device="cpu", load=load, **how) -> str:
+        request = TakeSweep(**{"prompts": (TEXT,), "kinds": ("drop",)} | how)
+        return sweep.key(sweep.settle(request, load, info, engine.tokenizer)[0], info, dtype, device)
+
+    same = key()
+    assert key(schedules=("drop 1", "drop 2")) == key(schedules=("drop  1", "DROP 2;"))
+    changed = [
+        key(dtype="bfloat16"), key(device="cuda"), key(prompts=(OTHER,)), key(kinds=("swap",)), key(tracked=5),
+        key(info=replace(info, fingerprint="another")), key(info=replace(info, prefix=None)),
+        key(kinds=("trace",)), key(kinds=("trace",), position=1),
+        key(schedules=("drop 1",)), key(schedules=("drop 1 mean",)),
+    ]  # fmt: skip
+    assert len({same, *changed}) == len(changed) + 1
+
+
+def test_the_text_of_a_mean_is_in_the_key(engine, monkeypatch) -> None:
+    def key(text: str) -> str:
+        (unit,) = sweep.settle(TakeSweep((TEXT,), schedules=(text,)), engine.request, engine.info, engine.tokenizer)
+        return sweep.key(unit, engine.info, "float32", "cpu")
+
+    before = key("drop 1"), key("drop 1 mean")
+    monkeypatch.setattr(question, "means_text", lambda info: ["another text"])
+    assert (key("drop 1") == before[0], key("drop 1 mean") == before[1]) == (True, False)
+
+
+def test_one_answer_is_of_one_machine(engine, directory) -> None:
+    """What was swept in bf16 and what was swept in fp32 do not stand side by side."""
+    take(loaded(directory, dtype="bfloat16"), TEXT, kinds=("drop",))
+    take(engine, TEXT, kinds=("swap",))
+    early = LocalEngine()
+    loading = early.answer(Load(str(directory), device="cpu", bos="<|endoftext|>"))
+    while early.info is None:
+        next(loading)
+    assert early.cached_sweeps(TakeSweep((TEXT,))) is None
+    assert {one.model.dtype for one in early.cached_sweeps(TakeSweep((TEXT,), ("drop",)))} == {"bfloat16"}
+
+
+def test_what_is_not_whole_is_not_shown_before_the_weights(engine, directory, monkeypatch) -> None:
+    monkeypatch.setitem(runner.TOKENS_AT_ONCE, "cpu", 16)
+    monkeypatch.setattr(outcomes, "WAVE_ROWS", 3)
+    monkeypatch.setattr(sweep, "SHOW_EVERY", 0.0)
+    monkeypatch.setattr(sweep, "PACE", 0.0)
+    replies = engine.answer(TakeSweep((TEXT,), ("pairs",)))
+    next(reply for reply in replies if isinstance(reply, Sweep))
+    replies.close()
+    early = LocalEngine()
+    loading = early.answer(Load(str(directory), device="cpu", bos="<|endoftext|>"))
+    while early.info is None:
+        next(loading)
+    assert early.cached_sweeps(TakeSweep((TEXT,), ("pairs",))) is None
+
+
+def test_a_deck_edited_again_does_not_run_its_baselines_again(engine, monkeypatch) -> None:
+    deck = (TEXT, OTHER, "The first layers join the pieces of a word")
+    take(engine, *deck, schedules=("drop 4",))
+    ran = []
+    pass_ = runner._pass
+    monkeypatch.setattr(runner, "_pass", lambda net, begun, rows, *rest: (ran.extend(rows), pass_(net, begun, rows, *rest))[1])
+    found = take(engine, *deck, schedules=("drop 5",))
+    assert not ran  # all it needs is the baselines up to layer 5
+    take(engine, *deck, schedules=("drop 3",))
+    assert len(ran) == 2 * len(deck)
+    alone = take(loaded_like(engine), *deck, schedules=("drop 5",))
+    for key, one in found.items():
+        np.testing.assert_allclose(one.kl_nats, alone[key].kl_nats, rtol=1e-4, atol=1e-5)
+    *_, _ = engine.answer(Read("another prompt"))
+    ran.clear()
+    take(engine, *deck, schedules=("drop 2",))
+    assert len(ran) == 3 * len(deck)
+
+
+def loaded_like(engine: LocalEngine) -> LocalEngine:
+    return loaded(engine.request.model, cache=False)
+
+
+def test_the_baseline_is_one_of_the_schedules(engine) -> None:
+    found = take(engine, TEXT, schedules=("", "drop 3"))[TEXT, "schedules"]
+    assert (found.kl_nats[0] == 0).all() and (found.top1_same[0] == 1).all()
+    np.testing.assert_array_equal(found.tracked_p[0], found.base_tracked_p)
+    assert take(engine, TEXT, schedules=("",))
+
+
 def test_no_cache_stores_and_recalls_nothing(directory, home) -> None:
     engine = loaded(directory, cache=False)
     take(engine, TEXT)
@@ -122,6 +210,7 @@ def test_no_cache_stores_and_recalls_nothing(directory, home) -> None:
 def test_an_interrupted_sweep_keeps_what_is_done_and_goes_on(engine, directory, monkeypatch) -> None:
     whole = take(loaded(directory, cache=False), TEXT, kinds=("pairs", "drop"))
     monkeypatch.setattr(sweep, "SHOW_EVERY", 0.0)
+    monkeypatch.setattr(sweep, "PACE", 0.0)
     monkeypatch.setitem(runner.TOKENS_AT_ONCE, "cpu", 16)
     monkeypatch.setattr(outcomes, "WAVE_ROWS", 3)
     request = TakeSweep((TEXT,), ("pairs", "drop"))
@@ -145,6 +234,7 @@ def test_an_interrupted_sweep_keeps_what_is_done_and_goes_on(engine, directory, 
 
 def test_replies_are_not_changed_afterwards(engine, monkeypatch) -> None:
     monkeypatch.setattr(sweep, "SHOW_EVERY", 0.0)
+    monkeypatch.setattr(sweep, "PACE", 0.0)
     monkeypatch.setitem(runner.TOKENS_AT_ONCE, "cpu", 16)
     monkeypatch.setattr(outcomes, "WAVE_ROWS", 3)
     sweeps = [reply for reply in engine.answer(TakeSweep((TEXT,), ("pairs",))) if isinstance(reply, Sweep)]

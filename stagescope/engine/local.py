@@ -43,6 +43,7 @@ from stagescope.text import printable
 if TYPE_CHECKING:
     from stagescope.engine.averages import Averages
     from stagescope.engine.blocks import Network
+    from stagescope.engine.outcomes import Kept
     from stagescope.engine.reading import Prompt
 
 PATIENCE = 1.0  # seconds of a reading after which its progress is told
@@ -68,6 +69,7 @@ class LocalEngine:
     averages: Averages | None = None
     readings: int = 0  # made so far: the clock of runner.let_go
     baselines: dict[tuple, Reading] = field(default_factory=dict)  # whole, of the prompt at hand
+    swept: Kept = field(default_factory=dict)  # baselines of the prompts swept last: a deck, edited again and again
 
     def answer(self, request: Request) -> Iterator[Reply]:
         """Replies in order; the last is the result. Raises EngineError, Cancelled."""
@@ -238,7 +240,7 @@ class LocalEngine:
         if self.prompt and tuple(token.id for token in self.prompt.tokens) == asked.ids:
             self.prompt.text = asked.request.prompt
             return self.prompt
-        self._free()
+        self._forget_prompt()
         self.checkpoint()
         begun = blocks.start(self.net, torch.tensor([asked.ids]))
         spelled = texts(self.tokenizer, asked.ids)
@@ -257,6 +259,10 @@ class LocalEngine:
         let_go(self.prompt.root, keep, KEPT_BYTES)
 
     def _free(self) -> None:
+        self._forget_prompt()
+        self.swept.clear()
+
+    def _forget_prompt(self) -> None:
         self.prompt = None
         self.baselines.clear()
 
@@ -305,24 +311,20 @@ class LocalEngine:
             sweep.check(request, self.info)
             return None
         units = sweep.settle(request, self.request, self.info, self.tokenizer)
-        for unit in units:
-            sweep.recall(unit, self.info, self.request)
-        return [unit.sweep for unit in units] if all(unit.sweep.complete for unit in units) else None
+        return [unit.sweep for unit in units] if sweep.recall(units, self.info, self.request) else None
 
     def _sweep(self, request: TakeSweep) -> Iterator[Reply]:
         sweep.check(request, self.info)
         if not self.certain:
             self._need_weights()
         units = sweep.settle(request, self.request, self.info, self.tokenizer)
-        for unit in units if self.request.cache else ():
-            sweep.recall(unit, self.info, self.request)
-        if all(unit.sweep.complete for unit in units):
+        if self.request.cache and sweep.recall(units, self.info, self.request):
             yield from (unit.sweep for unit in units)
             return
         self._need_weights()
         if sweep.wants_means(units):
             yield from self._averages()
-        for reply in sweep.take(self.net, self.info, units, self.averages, self.request.cache):
+        for reply in sweep.take(self.net, self.info, units, self.averages, self.swept, self.request.cache):
             self.checkpoint()
             yield reply
 
@@ -330,19 +332,25 @@ class LocalEngine:
         """The same of a corpus whose file was not touched since."""
         from stagescope.engine import corpus
 
+        if not self.certain or not self.request.cache:
+            corpus.rows_of(request, self.info)
+            return None
         return corpus.recalled(request, self.info, self.request)
 
     def _corpus(self, request: SweepCorpus) -> Iterator[Reply]:
         from stagescope.engine import corpus
 
-        rows = corpus.rows_of(request, self.info)
-        if found := corpus.recalled(request, self.info, self.request):
-            yield found
-            return
-        self._need_weights()
-        if corpus.wants_means(rows):
+        if self.net is None:
+            if found := self.cached_corpus(request):
+                yield found
+                return
+            self._need_weights()
+
+        def measure() -> Generator[Progress, None, Averages]:
             yield from self._averages()
-        for reply in corpus.sweep_corpus(self.net, self.info, self.request, request, self.tokenizer, self.averages):
+            return self.averages
+
+        for reply in corpus.sweep_corpus(self.net, self.info, self.request, request, self.tokenizer, measure):
             self.checkpoint()
             yield reply
 

@@ -1,6 +1,6 @@
 """Entropy, KL and agreement of next-token distributions, from fp32 logits with fp64 sums.
 
-Every function takes log-probabilities [..., V] in fp32 and returns fp64 [...]. KL is summed as p (log p - log q):
+Every function takes log-probabilities [..., V] in fp32 and returns [...]: fp64, a rank fp32. KL is summed as p (log p - log q):
 rearranged as -H(p) - p.logits + logsumexp in fp32 it was off by up to 5.5e-4 nats, with either sign.
 """
 

@@ -31,7 +31,8 @@ MEASURES = ("kl_nats", "top1_same", "entropy_change_bits", "loss_change_nats", "
 # default model takes 0.9 ms a row with 256 and 1.8 ms with 16; temporaries of 64 rows come from memory already mapped,
 # those of 256 cost three times as much a row.
 LOGITS, MEASURED = {"cpu": 256, "cuda": 2048}, {"cpu": 64, "cuda": 2048}
-LOGITS_BYTES = 2**28  # most that one product's logits take, and a baseline's log-probabilities kept from wave to wave
+LOGITS_BYTES = 2**28  # most that one product's logits take, and the log-probabilities kept of baselines run together
+KEPT_BYTES = 2**28  # residual streams of baselines kept from one call to the next
 WAVE_ROWS, WAVE_BYTES = 16, 2**28  # a wave of long rows: enough that a baseline made anew for it costs little
 PADDING = 1.25  # prompts run together when the longest is at most so much longer than the shortest
 
@@ -75,20 +76,39 @@ class _Job(NamedTuple):
     which: list[int]  # the task's plans that are this one
 
 
+class Baseline(NamedTuple):
+    """The baselines of prompts run together, every depth of them."""
+
+    begun: Start
+    paths: list[list[Node]]  # one a prompt
+
+
+Kept = dict[tuple[tuple[int, ...], ...], Baseline]  # by the ids of the prompts run together
+
+
 @torch.inference_mode()
 def outcomes(
-    net: Network, tasks: Sequence[Task], averages: Averages | None = None
+    net: Network, tasks: Sequence[Task], averages: Averages | None = None, kept: Kept | None = None
 ) -> Iterator[float | Base | Outcome]:
     """The fraction done before every block call and every product with the unembedding, and results as they come.
 
-    averages: needed where a plan holds a mean replacement. Plans are resolved for their task's number of tokens.
-    Raises what torch raises when a single row does not fit into memory.
+    averages: needed where a plan holds a mean replacement. kept: baselines of the call before; what is used again is
+    not run again, and those of this call take its place where they fit into KEPT_BYTES. Plans are resolved for their
+    task's number of tokens. Raises what torch raises when a single row does not fit into memory.
     """
     jobs = [_jobs(index, task) for index, task in enumerate(tasks)]
     total = sum(_work(net, jobs[index], task) for index, task in enumerate(tasks))
     done = 0.0
+    before = dict(kept or {})
+    if kept is not None:
+        kept.clear()
     for group in _groups([len(task.ids) for task in tasks], runner.TOKENS_AT_ONCE[net.device.type]):
-        for step in _group(net, {index: tasks[index] for index in group}, [jobs[index] for index in group], averages):
+        ids = tuple(tasks[index].ids for index in group)
+        baseline = before.pop(ids, None) or _baseline(net, ids)
+        if kept is not None and sum(map(_bytes, (*kept.values(), baseline))) <= KEPT_BYTES:
+            kept[ids] = baseline
+        mine = {index: tasks[index] for index in group}
+        for step in _group(net, baseline, mine, [job for index in group for job in jobs[index]], averages):
             if not isinstance(step, _Cost):
                 yield step
                 continue
@@ -100,38 +120,55 @@ class _Cost(NamedTuple):
     products: float  # about to be done, in multiply-adds
 
 
-def _group(
-    net: Network, tasks: dict[int, Task], jobs: list[list[_Job]], averages: Averages | None
-) -> Iterator[_Cost | Base | Outcome]:
-    """Tasks of similar length, padded to the longest."""
-    length = max(len(task.ids) for task in tasks.values())
-    ids = torch.tensor([[*task.ids, *[0] * (length - len(task.ids))] for task in tasks.values()])
-    begun = blocks.start(net, ids)
-    roots = {index: Node(x=begun.x[row]) for row, index in enumerate(tasks)}
+def _baseline(net: Network, prompts: tuple[tuple[int, ...], ...]) -> Baseline:
+    """Nothing of it has run yet but the embedding, of prompts padded to the longest."""
+    length = max(map(len, prompts))
+    begun = blocks.start(net, torch.tensor([[*ids, *[0] * (length - len(ids))] for ids in prompts]))
     plain = resolve(Schedule(), net.n_layers)
-    bases = {index: runner.path(root, plain) for index, root in roots.items()}
-    of_base = {id(node) for nodes in bases.values() for node in nodes}
-    yield from _steps(net, begun, list(bases.values()), averages, of_base)
+    return Baseline(begun, [runner.path(Node(x=x), plain) for x in begun.x])
 
+
+def _bytes(baseline: Baseline) -> int:
+    x = baseline.begun.x
+    return x.numel() * x.element_size() * len(baseline.paths[0])
+
+
+def _group(
+    net: Network, baseline: Baseline, tasks: dict[int, Task], jobs: list[_Job], averages: Averages | None
+) -> Iterator[_Cost | Base | Outcome]:
+    """Tasks whose baselines are run together."""
+    begun, length = baseline.begun, baseline.begun.x.shape[1]
+    bases = dict(zip(tasks, baseline.paths, strict=True))
+    of_base = {id(node) for nodes in baseline.paths for node in nodes}
     rows = min(WAVE_ROWS, WAVE_BYTES // (length * net.d_model * net.dtype.itemsize))
     rows = max(rows, runner.rows_at_once(net, length))
-    references = {}
-    for index, task in tasks.items():
-        references[index] = _Reference(net, task, bases[index][-1].x, min(rows, len(task.plans)))
-        yield from references[index].measure(index)
-    for wave in _waves([job for several in jobs for job in several], rows):
-        paths = [runner.path(roots[job.task], job.plan) for job in wave]
+    references: dict[int, _Reference] = {}
+    for wave in _waves(jobs, rows) or [[]]:
+        paths = [runner.path(bases[job.task][0], job.plan) for job in wave]
         ends = [nodes[-1] for nodes in paths]
-        yield from _steps(net, begun, paths, averages, of_base | {id(node) for node in ends})
+        kept = of_base | {id(node) for node in ends}
+        # The baselines go with the first wave: by themselves they would take a block call a layer.
+        yield from _steps(net, begun, [*baseline.paths, *paths], averages, kept)
+        if not references:
+            measured = sum(len(task.ids if task.positions is None else task.positions) for task in tasks.values())
+            keep = measured * net.d_vocab * 8 <= LOGITS_BYTES
+            for index, task in tasks.items():
+                references[index] = _Reference(net, task, bases[index][-1].x, min(rows, len(task.plans)), keep)
+                yield from references[index].measure(index)
         for index in dict.fromkeys(job.task for job in wave):
-            mine = [(job, end.x) for job, end in zip(wave, ends, strict=True) if job.task == index]
-            values = yield from _measure(net, references[index], [x for _, x in mine])
-            for (job, _), row in zip(mine, values, strict=True):
+            changed = []
+            for job, end in zip(wave, ends, strict=True):
+                if job.task == index and end is bases[index][-1]:  # the plain order, however it is written
+                    yield from (Outcome(index, number, references[index].unchanged()) for number in job.which)
+                elif job.task == index:
+                    changed.append((job, end.x))
+            values = yield from _measure(net, references[index], [x for _, x in changed])
+            for (job, _), row in zip(changed, values, strict=True):
                 yield from (Outcome(index, number, row) for number in job.which)
         for end in ends:  # let go of the wave: not its cycles of nodes, which wait for the collector, but what they hold
             if id(end) not in of_base:
                 end.x = None
-        for nodes in bases.values():
+        for nodes in baseline.paths:
             for node in nodes:
                 node.children = {place: child for place, child in node.children.items() if id(child) in of_base}
 
@@ -187,9 +224,8 @@ def _groups(lengths: Sequence[int], most_tokens: int) -> Iterator[list[int]]:
         yield group
 
 
-def _waves(jobs: list[_Job], size: int) -> Iterator[list[_Job]]:
-    for first in range(0, len(jobs), size):
-        yield jobs[first : first + size]
+def _waves(jobs: list[_Job], size: int) -> list[list[_Job]]:
+    return [jobs[first : first + size] for first in range(0, len(jobs), size)]
 
 
 # ----------------------------------------------------------------------------------------------- the measures
@@ -211,13 +247,13 @@ class _Chunk(NamedTuple):
 class _Reference:
     """A task's baseline, a chunk of positions at a time: kept where that is little, made anew for each wave else."""
 
-    def __init__(self, net: Network, task: Task, x: Tensor, most_rows: int):
+    def __init__(self, net: Network, task: Task, x: Tensor, most_rows: int, keep: bool):
         """x [T, D]: the baseline's last residual stream. most_rows: schedules measured together at most."""
         self.net, self.task, self.x = net, task, x
         at = range(len(task.ids)) if task.positions is None else task.positions
         size = max(1, logits_at_once(net) // max(most_rows, 1))
         self.positions = torch.tensor(list(at), device=x.device).split(size)
-        self.kept: dict[int, _Chunk] | None = {} if len(at) * net.d_vocab * 8 <= LOGITS_BYTES else None
+        self.kept: dict[int, _Chunk] | None = {} if keep else None
 
     def measure(self, index: int) -> Iterator[_Cost | Base]:
         columns = [torch.full((len(self.task.ids),), float("nan")) for _ in range(4)]
@@ -231,7 +267,13 @@ class _Reference:
             for column, values in zip(columns, seen, strict=True):
                 column[at] = values.float().cpu()
         bits, loss, ranks, p = (column.numpy() for column in columns)
-        yield Base(index, bits, loss, tracked.numpy().astype(np.int32), ranks, p)
+        self.found = Base(index, bits, loss, tracked.numpy().astype(np.int32), ranks, p)
+        yield self.found
+
+    def unchanged(self) -> np.ndarray:
+        """The measures [6, T] of the baseline against itself."""
+        zero = self.found.entropy_bits * 0  # NaN where not measured
+        return np.stack([zero, zero + 1, zero, self.found.loss_nats * 0, self.found.tracked_rank, self.found.tracked_p])
 
     def chunks(self) -> Iterator[_Chunk]:
         for number, at in enumerate(self.positions):
@@ -258,13 +300,15 @@ def _measure(net: Network, reference: _Reference, ends: list[Tensor]) -> Generat
         first = 0
         while first < len(ends):
             n = max(1, at_once // len(chunk.at))
-            rows = torch.stack(ends[first : first + n])[:, chunk.at]
-            yield _Cost(len(rows) * len(chunk.at) * net.d_model * net.d_vocab)
+            some = ends[first : first + n]
+            yield _Cost(len(some) * len(chunk.at) * net.d_model * net.d_vocab)
+            found = None
             try:
-                found = _compare(net, chunk, rows)
+                found = _compare(net, chunk, torch.stack([x[chunk.at] for x in some]))
             except (MemoryError, RuntimeError) as error:
                 if n == 1 or not is_out_of_memory(error):
                     raise
+            if found is None:  # here the error is gone, and what it held
                 at_once //= 2
                 free_cached_memory()
                 continue

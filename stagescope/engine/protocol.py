@@ -267,7 +267,7 @@ class Sweep:
     base_tracked_rank: np.ndarray  # [T]
     base_tracked_p: np.ndarray  # [T]
     texts: dict[int, str] = field(default_factory=dict)  # harmless text of every tracked token
-    milliseconds: float = float("nan")
+    milliseconds: float = float("nan")  # of the run it was part of, with other prompts and kinds
     cached: bool = False
 
     @property

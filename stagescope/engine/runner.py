@@ -1,6 +1,6 @@
-"""Runs any set of schedules over one prompt, sharing what they share.
+"""Runs any set of schedules over any prompts, sharing what they share.
 
-Schedules share prefixes: every plan is a path in one trie whose root is the embedding, a node is one executed prefix
+Schedules share prefixes: every plan is a path in a prompt's trie whose root is the embedding, a node is one executed prefix
 and holds the residual stream after it. Rows about to pass the same layer are one batch: always the LOWEST waiting
 layer runs, for all rows that wait for it. A sweep of L drops and L-1 swaps so takes about 2L block calls and half the
 layer applications of a loop; a single edit is the same runner with one row, starting from its first change.
@@ -72,7 +72,7 @@ def run(
     wanted = len({id(node) for nodes in paths for node in nodes if node.x is None})
     done = 0
     for n_rows in steps(net, begun, paths, averages):
-        checkpoint(done / wanted)
+        checkpoint(min(done / wanted, 1.0))  # a batch that did not fit is counted twice
         done += n_rows
 
 
@@ -99,11 +99,14 @@ def steps(
         layers = min(_layers(node.place) for node in waiting)
         rows = [node for node in waiting if _layers(node.place) == layers][:at_once]
         yield len(rows)
+        fitted = True
         try:
             _pass(net, begun, rows, averages, norms)
         except (MemoryError, RuntimeError) as error:
             if len(rows) == 1 or not is_out_of_memory(error):
                 raise
+            fitted = False
+        if not fitted:  # here the error is gone, and what it held
             at_once = len(rows) // 2
             free_cached_memory()
             continue

@@ -34,10 +34,12 @@ from stagescope.text import printable
 if TYPE_CHECKING:
     from stagescope.engine.averages import Averages
     from stagescope.engine.blocks import Network
+    from stagescope.engine.outcomes import Kept
 
 COLUMNS = ("kl_nats", "top1_same", "entropy_change_bits", "loss_change_nats", "tracked_rank", "tracked_p")
 BASE_COLUMNS = ("base_entropy_bits", "base_loss_nats", "base_tracked_rank", "base_tracked_p")
 MOST_VALUES = 5_000_000  # rows x tokens of one sweep, 120 MB: a trace of the default model over 400 tokens
+PACE = 0.03  # seconds between two signs of progress, where readings are served: a step on a GPU takes a millisecond
 SHOW_EVERY = 0.3  # seconds between two states of a sweep that fills in, longer for large ones:
 SHOWN_VALUES = 100_000  # rows x tokens sent in that time (2 MB)
 
@@ -88,7 +90,7 @@ def check(request: TakeSweep, info: ModelInfo) -> None:
 def check_kinds(asked: Sequence[str], schedules: Sequence[str], info: ModelInfo) -> None:
     """Raises EngineError for kinds or schedules this model cannot run."""
     if schedules:
-        kinds.read_schedules(schedules, info.n_layers, info.parallel)
+        kinds.read_schedules([text or ";" for text in schedules], info.n_layers, info.parallel)  # "" is the baseline
     elif not asked:
         raise EngineError("usage", "no kind of sweep was given.", f"The kinds are {', '.join(kinds.KINDS)}.")
     else:
@@ -159,14 +161,25 @@ def wants_means(units: Sequence[Unit]) -> bool:
     return any(plan and uses_means(plan) for unit in units for plan in unit.plans)
 
 
-def recall(unit: Unit, info: ModelInfo, load: Load) -> None:
-    """What the cache has of it, whole or in part."""
+def recall(units: Sequence[Unit], info: ModelInfo, load: Load) -> bool:
+    """Whether the cache has all of it, from one device and dtype. Once the weights are there, also what it has in part."""
     for dtype, device in question.machines(info, load):
-        found = cache.get(key(unit, info, dtype, device))
-        if isinstance(found, Sweep) and (found.complete or info.loaded):
-            model = replace(found.model, name=info.name, source=info.source, prefix=info.prefix)
-            unit.sweep = _thawed(replace(found, model=model, prompt=unit.sweep.prompt, rows=unit.sweep.rows))
-            return
+        found = [_recalled(unit, info, dtype, device) for unit in units]
+        whole = all(sweep is not None and sweep.complete for sweep in found)
+        if whole or info.loaded:
+            for unit, sweep in zip(units, found, strict=True):
+                unit.sweep = sweep or unit.sweep
+        if whole:
+            return True
+    return False
+
+
+def _recalled(unit: Unit, info: ModelInfo, dtype: str, device: str) -> Sweep | None:
+    found = cache.get(key(unit, info, dtype, device))
+    if not isinstance(found, Sweep):
+        return None
+    model = replace(found.model, name=info.name, source=info.source, prefix=info.prefix)
+    return _thawed(replace(found, model=model, prompt=unit.sweep.prompt, rows=unit.sweep.rows))
 
 
 def remember(unit: Unit, info: ModelInfo) -> None:
@@ -190,11 +203,12 @@ def _thawed(sweep: Sweep) -> Sweep:
 
 
 def take(
-    net: Network, info: ModelInfo, units: Sequence[Unit], averages: Averages | None, keep: bool
+    net: Network, info: ModelInfo, units: Sequence[Unit], averages: Averages | None, kept: Kept, keep: bool
 ) -> Iterator[Progress | Sweep]:
-    """Run what is not done of the units: Progress before every step, Sweeps as they fill in, each whole at the end.
+    """Run what is not done of the units: Progress between steps, Sweeps as they fill in, each whole at the end.
 
-    keep: store them in the cache, also what is done when the iterator is closed.
+    kept: baselines of the request before (outcomes.py). keep: store the Sweeps in the cache, also what is done when
+    the iterator is closed.
     """
     for unit in units:
         unit.sweep = _thawed(replace(unit.sweep, model=info, cached=unit.sweep.complete))
@@ -202,14 +216,14 @@ def take(
     changed: set[int] = set()
     try:
         yield from (_thawed(unit.sweep) for unit in units if unit.sweep.complete)
-        yield from _fill(net, todo, averages, changed)
+        yield from _fill(net, todo, averages, kept, changed)
     finally:
         for number in changed if keep else ():
             remember(todo[number], info)
 
 
 def _fill(
-    net: Network, units: list[Unit], averages: Averages | None, changed: set[int]
+    net: Network, units: list[Unit], averages: Averages | None, kept: Kept, changed: set[int]
 ) -> Generator[Progress | Sweep, None, None]:
     from stagescope.engine.outcomes import Base, Outcome, Task, outcomes
 
@@ -227,8 +241,8 @@ def _fill(
     began = time.monotonic()
     clock = time.perf_counter()
     unshown: set[int] = set()
-    shown_at = -np.inf
-    for step in outcomes(net, tasks, averages):
+    shown_at = told_at = -np.inf
+    for step in outcomes(net, tasks, averages, kept):
         if isinstance(step, Base):
             for n in of_prompt[step.task]:
                 _put_base(net, units[n], step)
@@ -237,11 +251,12 @@ def _fill(
             _put(units[n].sweep, row, step.values)
             changed.add(n)
             unshown.add(n)
-        else:
+        elif time.monotonic() - told_at >= PACE:
             yield progress(stage, began, step)
             waited = SHOW_EVERY * max(1.0, sum(units[n].sweep.kl_nats.size for n in unshown) / SHOWN_VALUES)
-            if unshown and time.monotonic() - shown_at > waited:
-                shown_at = time.monotonic()
+            told_at = time.monotonic()
+            if unshown and told_at - shown_at > waited:
+                shown_at = told_at
                 yield from (_thawed(units[n].sweep) for n in sorted(unshown))
                 unshown.clear()
     milliseconds = (time.perf_counter() - clock) * 1000
@@ -263,7 +278,10 @@ def _put(sweep: Sweep, row: int, values: np.ndarray) -> None:
     for name, column in zip(COLUMNS, values, strict=True):
         getattr(sweep, name)[row] = column
     sweep.done[row] = True
-    broken = int(np.isnan(values[0, list(sweep.positions)]).sum())
-    if broken:
-        where = f" at {broken} of {len(sweep.positions)} positions" if broken < len(sweep.positions) else ""
+    here = list(sweep.positions)
+    broken = int(np.isnan(values[0, here]).sum())
+    if np.isnan(sweep.base_entropy_bits[here]).any():
+        sweep.notes[row] = "the baseline's logits are not numbers"
+    elif broken:
+        where = f" at {broken} of {len(here)} positions" if broken < len(here) else ""
         sweep.notes[row] = f"its logits are not numbers{where}"
