@@ -15,7 +15,8 @@ from stagescope.engine import wire
 from stagescope.engine.client import ChildEngine
 from stagescope.engine.local import LocalEngine
 from stagescope.engine.protocol import (
-    DEFAULT_PROMPT, Census, Failure, FindToken, Load, ModelInfo, Progress, Read, Reading, Reply, Request, TakeCensus,
+    DEFAULT_PROMPT, Census, Failure, FindToken, Load, ModelInfo, Progress, Read, Reading, Reply, Request, Sweep,
+    TakeCensus, TakeSweep,
 )
 from stagescope.engine.tokens import Token
 
@@ -262,6 +263,43 @@ async def test_the_default_model_reads_while_its_census_runs(shared, default_mod
     census.cancel()
     assert isinstance(await until(child, TakeCensus(), lambda reply: True), Progress)
     assert isinstance((await ask(child, Read("after the census", "drop 3")))[-1], Reading)
+
+
+PAIRS = TakeSweep(("The first layers join the pieces of a word, and the last ones say what comes next. " * 12,), ("pairs", "drop", "mlp-off"))  # waves of 16
+
+
+async def test_a_sweep_through_the_pipe_is_the_engines_own(shared, local, llama):
+    child = await shared.holding(loading(llama))
+    request = TakeSweep(("a prompt", "another one"), ("drop", "swap"))
+    found = {(reply.prompt, reply.kind): reply for reply in await ask(child, request) if isinstance(reply, Sweep)}
+    expected = {(r.prompt, r.kind): r for r in local.answer(request) if isinstance(r, Sweep)}
+    assert list(found) == list(expected) and all(sweep.complete for sweep in found.values())
+    for key, sweep in found.items():
+        assert sweep.rows == expected[key].rows and sweep.texts == expected[key].texts
+        np.testing.assert_array_equal(sweep.kl_nats, expected[key].kl_nats)
+
+
+async def test_a_cancelled_sweep_keeps_what_is_done(shared, llama):
+    child = await shared.holding(loading(llama))
+    partial = await until(child, PAIRS, lambda reply: isinstance(reply, Sweep) and not reply.complete)
+    assert 0 < partial.done.sum() < len(partial.rows)
+    assert isinstance((await ask(child, Read("between two sweeps")))[-1], Reading)
+    found = [reply for reply in await ask(child, PAIRS) if isinstance(reply, Sweep) and reply.kind == partial.kind]
+    assert found[-1].complete and found[0].done.sum() >= partial.done.sum()
+    np.testing.assert_array_equal(found[-1].kl_nats[partial.done], partial.kl_nats[partial.done])
+    assert all(reply.cached for reply in await ask(child, PAIRS))
+
+
+async def test_the_default_model_reads_while_it_sweeps_and_sweeps_before_its_census(shared, default_model_dir):
+    child = await shared.holding(Load(device="cpu", threads=1, cache=False))
+    census = asyncio.create_task(ask(child, TakeCensus()))
+    await holds(lambda: child._open)
+    sweep = asyncio.create_task(ask(child, TakeSweep((DEFAULT_PROMPT,), ("drop",))))
+    await holds(lambda: len(child._open) == 2)
+    assert isinstance((await ask(child, Read(DEFAULT_PROMPT, "drop 3")))[-1], Reading)
+    assert not sweep.done() and not census.done()
+    assert (await sweep)[-1].complete and not census.done()
+    census.cancel()
 
 
 async def test_a_second_start_answers_from_the_cache_before_the_weights_are_there(shared, llama):
