@@ -190,6 +190,8 @@ def _contradiction(args: argparse.Namespace) -> str | None:
         "a trace is of one prompt": trace and (corpus or len(prompts) > 1),
         "--position is where a trace is read: give --kind trace with it": args.position is not None and not trace,
         "--track follows a token of a PROMPT, not of a corpus": args.track is not None and corpus,
+        "--track names no token": args.track == "",
+        "a window holds a prefix token and two more: give 3 or above": args.window is not None and args.window < 3,
         "--plot goes with the table, not with --json or --csv": args.plot and (args.json or args.csv),
     }
     return next((mistake for mistake, holds in wrong.items() if holds), None)

@@ -6,8 +6,10 @@ Nothing heavy is imported until a command needs it.
 from __future__ import annotations
 
 import argparse
+import errno
 import os
 import shutil
+import stat
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -115,6 +117,7 @@ def sweep(args: argparse.Namespace) -> int:
     try:
         prompts, lines = _prompts(args.prompts), _schedule_lines(args.schedules)
         _expect_file(args.corpus)
+        _expect_place(args.svg)
     except EngineError as error:
         return fail(error.failure)
     engine, schedules = LocalEngine(), ()
@@ -137,11 +140,12 @@ def sweep(args: argparse.Namespace) -> int:
                 if found := recalled(request()):
                     yield found
                     return
-        latest: dict[tuple[str, str], Sweep] = {}
+        asked_for = [(prompt, kind) for prompt in prompts for kind in (("schedules",) if schedules else args.kind)]
+        latest: dict[tuple[str, str], Sweep | None] = dict.fromkeys(asked_for)  # what is cached or short comes sooner
         for reply in engine.answer(request()):
             if isinstance(reply, Sweep):
                 latest[reply.prompt, reply.kind] = reply
-            yield [*latest.values()] if isinstance(reply, Sweep) else reply
+            yield [sweep for sweep in latest.values() if sweep] if isinstance(reply, Sweep) else reply
 
     try:
         result, failure = last(work, args.quiet)
@@ -234,10 +238,19 @@ def _prompts(words: list[str]) -> tuple[str, ...]:
 def _expect_file(file: str | None) -> None:
     """Say that a file is missing before a model is loaded for it."""
     try:
-        if file not in (None, "-"):
-            os.stat(file)
+        if file not in (None, "-") and stat.S_ISDIR(os.stat(file).st_mode):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
     except OSError as error:
         raise _unreadable(file, error) from error
+
+
+def _expect_place(svg: str | None) -> None:
+    """Say that a picture cannot be written before an hour is spent on it."""
+    from stagescope.engine.protocol import EngineError
+    from stagescope.text import printable
+
+    if svg is not None and (os.path.isdir(svg) or not os.access(os.path.dirname(svg) or ".", os.W_OK)):
+        raise EngineError("error", f"the figure cannot be written to {printable(svg)}.", "Give a file in a folder of yours.")
 
 
 def _schedule_lines(file: str | None) -> list[str]:
@@ -277,7 +290,7 @@ def _show_sweep(args: argparse.Namespace, result: list[Sweep] | CorpusSweep) -> 
     from stagescope import sweep_report
     from stagescope.text import printable
 
-    for sentence in _remarks(result):
+    for sentence in [*_remarks(result), *_document_remarks(result, args.window)]:
         say(f"stagescope: {printable(sentence)}")
     if args.json:
         write = sweep_report.sweep_json if isinstance(result, list) else sweep_report.corpus_json
@@ -285,7 +298,7 @@ def _show_sweep(args: argparse.Namespace, result: list[Sweep] | CorpusSweep) -> 
     elif args.csv:
         print_text("".join(f"{line}\n" for line in sweep_report.csv_lines(result)))
     else:
-        print_lines(*([_curves(result)] if args.plot else []), *sweep_report.sweep_text(result))
+        print_lines(*([_curves(result)] if args.plot else []), *sweep_report.sweep_text(result, _width()))
     if args.svg is None:
         return 0
     from stagescope import figures
@@ -302,9 +315,9 @@ def _show_sweep(args: argparse.Namespace, result: list[Sweep] | CorpusSweep) -> 
 def _curves(result: list[Sweep] | CorpusSweep) -> Text:
     from stagescope.figures import curves
 
-    width, height = shutil.get_terminal_size((100, 30)) if sys.stdout.isatty() else (100, 30)
+    width, height = shutil.get_terminal_size((100, 50)) if sys.stdout.isatty() else (100, 50)
     is_ascii = not (sys.stdout.encoding or "utf-8").lower().startswith("utf")
-    return curves(result, width, min(height - 1, 40), ascii_only=is_ascii)
+    return curves(result, width, min(height - 1, 49), ascii_only=is_ascii)
 
 
 def _remarks(result: list[Sweep] | CorpusSweep) -> Iterator[str]:
@@ -318,6 +331,28 @@ def _remarks(result: list[Sweep] | CorpusSweep) -> Iterator[str]:
     for reason, schedules in marked.items():
         more = f" and {len(schedules) - 5} more" if len(schedules) > 5 else ""
         yield f"{', '.join([*schedules][:5])}{more}: {reason}"
+
+
+def _document_remarks(result: list[Sweep] | CorpusSweep, window: int) -> Iterator[str]:
+    """What is missing of a text."""
+    if isinstance(result, list):
+        return
+    if n := result.n_skipped:
+        more = f"; and {n - len(result.skipped):,} more" if n > len(result.skipped) else ""
+        yield f"{_were(n)} left out: {'; '.join(result.skipped)}{more}"
+    if n := result.n_cut:
+        yield f"{_were(n)} cut at the window of {min(window, result.model.n_ctx):,} tokens"
+
+
+def _were(n: int) -> str:
+    return "1 document was" if n == 1 else f"{n:,} documents were"
+
+
+def _width() -> int:
+    """Cells that print_lines has: of the terminal, 200 where there is none."""
+    from rich.console import Console
+
+    return Console().width if sys.stdout.isatty() else 200
 
 
 # ------------------------------------------------------------------------------------------- what is shared

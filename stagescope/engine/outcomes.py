@@ -211,17 +211,20 @@ def _block_products(net: Network) -> float:
     return net.d_model * (4 * net.d_model + (3 if net.gated else 2) * net.d_mlp)
 
 
-def _groups(lengths: Sequence[int], most_tokens: int) -> Iterator[list[int]]:
-    """Prompts to be padded together: of similar length, and no more than pass a block in one call."""
-    group: list[int] = []
+def _groups(lengths: Sequence[int], most_tokens: int) -> list[list[int]]:
+    """Prompts to be padded together: of similar length, and no more than pass a block in one call.
+
+    The group of the first prompt, which somebody looks at, comes first.
+    """
+    groups: list[list[int]] = []
     for index in sorted(range(len(lengths)), key=lambda index: lengths[index]):
+        group = groups[-1] if groups else []
         fits = (len(group) + 1) * lengths[index] <= most_tokens
-        if group and not (fits and lengths[index] <= PADDING * lengths[group[0]]):
-            yield group
-            group = []
-        group.append(index)
-    if group:
-        yield group
+        if group and fits and lengths[index] <= PADDING * lengths[group[0]]:
+            group.append(index)
+        else:
+            groups.append([index])
+    return sorted((sorted(group) for group in groups), key=min)
 
 
 def _waves(jobs: list[_Job], size: int) -> list[list[_Job]]:

@@ -215,7 +215,7 @@ def take(
     todo = [unit for unit in units if not unit.sweep.complete]
     changed: set[int] = set()
     try:
-        yield from (_thawed(unit.sweep) for unit in units if unit.sweep.complete)
+        yield from (_thawed(unit.sweep) for unit in units if unit.sweep.done.any() or unit.sweep.complete)
         yield from _fill(net, todo, averages, kept, changed)
     finally:
         for number in changed if keep else ():
