@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
+from rich.cells import cell_len
 from rich.table import Table
 from rich.text import Text
 
@@ -31,6 +32,9 @@ NAMES = {  # one, several
     "press": ("sublayer order", "sublayer orders"), "schedules": ("schedule", "schedules"),
 }  # fmt: skip
 TRACE_COLUMNS = 12  # positions side by side in the text of a trace: 76 cells
+LINE = 80  # cells that the line of a corpus takes at most
+SCHEDULE = 12, 60  # cells a schedule may be cut to before columns go, and the most that it takes
+GO_FIRST = ("note", "place", "95 %", "median")  # columns, where the terminal is narrow
 
 
 # ----------------------------------------------------------------------------------------- what rows come to
@@ -197,8 +201,9 @@ def _row_json(data: Sweep | CorpusSweep, index: int, summaries: dict[str, np.nda
 def csv_lines(data: Sequence[Sweep] | CorpusSweep) -> Iterator[str]:
     """A header and a line for each row and prompt, as RFC 4180 quotes them, without line ends.
 
-    Numbers are exact, NaN is an empty cell. `scored` is how many positions or tokens the means are over; a trace,
-    read at one position, also has the tracked token's rank and p there. Text keeps its characters (control characters
+    Numbers are exact, NaN is an empty cell. `scored` is how many positions or tokens the means are over, that of the loss
+    one fewer a prompt or document: nothing follows the last token. A trace, read at one position, also has the tracked
+    token's rank and p there. Text keeps its characters (control characters
     written out, so a row is a line): a cell that begins with = + - @ is data, and an apostrophe before it would be a
     wrong prompt to every reader but a spreadsheet.
     """
@@ -232,18 +237,20 @@ def _csv_line(cells: Iterable[Any]) -> str:
 # -------------------------------------------------------------------------------------------- plain text
 
 
-def sweep_text(data: Sequence[Sweep] | CorpusSweep) -> list[Text | Table]:
-    """What was swept over what, and a table of every row; a trace as grids of layers x positions. Several prompts are
-    pooled. An effect at or below the noise floor is 0."""
+def sweep_text(data: Sequence[Sweep] | CorpusSweep, width: int = 200) -> list[Text | Table]:
+    """What was swept over what, and a table of every row in `width` cells; a trace as grids of layers x positions.
+    Several prompts are pooled. An effect at or below the noise floor is 0."""
     if isinstance(data, CorpusSweep):
-        return [sweep_head(data.model), corpus_line(data), _table(data)]
+        intervals = ", with 95 % intervals over documents" if data.documents > 1 else ""
+        return [sweep_head(data.model), corpus_line(data), Text(f"means over tokens{intervals}"), *_table(data, width)]
     lines: list[Text | Table] = [sweep_head(data[0].model)]
     lines += [tokens_line(group[0]) for group in by_prompt(data)]
     for part in parts(data):
         if isinstance(part, CorpusSweep):
-            lines += [Text(f"means over {over_words(part, 'prompt')}, with 95 % intervals over prompts"), _table(part)]
+            over = f"means over {over_words(part, 'prompt')}, with 95 % intervals over prompts"
+            lines += [Text(over), *_table(part, width)]
         else:
-            lines += _trace_text(part) if part.kind == "trace" else [_caption(part), _table(part)]
+            lines += _trace_text(part) if part.kind == "trace" else [_caption(part), *_table(part, width)]
     return lines
 
 
@@ -264,12 +271,16 @@ def sweep_head(info: ModelInfo) -> Text:
 
 
 def corpus_line(result: CorpusSweep) -> Text:
-    line = f"{printable(result.source)}: {over_words(result)}, means with 95 % intervals over documents"
-    line += f", {result.n_cut} cut at the window" if result.n_cut else ""
-    if result.n_skipped:
-        more = f" and {result.n_skipped - len(result.skipped)} more" if result.n_skipped > len(result.skipped) else ""
-        line += f", {result.n_skipped} skipped: {printable('; '.join(result.skipped))}{more}"
-    return Text(line)
+    """What was swept in LINE cells; a long name loses its beginning."""
+    counts = [(result.n_cut, "cut"), (result.n_skipped, "left out")]
+    counted = ", ".join(f"{n:,} {what}" for n, what in counts if n)
+    over = f": {over_words(result)}" + (f" ({counted})" if counted else "")
+    source = printable(result.source)
+    if cell_len(source + over) > LINE:
+        while source and cell_len(f"…{source}{over}") > LINE:
+            source = source[1:]
+        source = f"…{source}"
+    return Text(source + over)
 
 
 def tokens_line(sweep: Sweep) -> Text:
@@ -285,26 +296,44 @@ def _caption(sweep: Sweep) -> Text:
     return Text(f"{of} {NAMES[sweep.kind][of != 1]}{done}, over {over_words(sweep)}{no_loss}", style="bold")
 
 
-def _table(data: Sweep | CorpusSweep) -> Table:
-    pooled = isinstance(data, CorpusSweep)
-    has_notes = any(note(data, index) for index in range(len(data.rows)))
-    table = Table(box=None, pad_edge=False, header_style="dim")
-    table.add_column("schedule", no_wrap=True, overflow="ellipsis", max_width=60)
-    for name in ("KL mean", *(["95 %"] if pooled else []), "median", "top-1 kept", "ΔH bits", "Δloss nats", "place"):
-        table.add_column(name, justify="right", no_wrap=True)
-    if has_notes:
-        table.add_column("note", no_wrap=True)
+def _table(data: Sweep | CorpusSweep, width: int) -> list[Table | Text]:
+    """The table, and which columns are left out, if they do not fit into `width` cells."""
     kl, kept, entropy, loss = (summary(data, measure) for measure in MEASURES)
-    for index, (row, place) in enumerate(zip(data.rows, standings(data), strict=True)):
-        is_nothing = kl[index, 0] <= data.model.noise_kl
-        cells = [_kl(kl[index, 0], is_nothing)]
-        if pooled:
-            cells.append("" if math.isnan(kl[index, 2]) else f"[{kl[index, 2]:.3g}-{kl[index, 3]:.3g}]")
-        cells += [_kl(kl[index, 1], is_nothing), _kept(data, index, kept[index, 0])]
-        cells += [_change(entropy[index, 0], is_nothing), _change(loss[index, 0], is_nothing)]
-        cells.append("" if place is None else f"{ordinal(place[0])} of {place[1]}")
-        table.add_row(Text(_title(row)), *cells, *([note(data, index)] if has_notes else []))
-    return table
+    nothing = kl[:, 0] <= data.model.noise_kl
+    rows = range(len(data.rows))
+    columns = {"KL mean": [_kl(kl[row, 0], nothing[row]) for row in rows]}
+    if isinstance(data, CorpusSweep):
+        columns["95 %"] = [_interval(*kl[row, 2:]) for row in rows]
+    columns |= {
+        "median": [_kl(kl[row, 1], nothing[row]) for row in rows],
+        "top-1 kept": [_kept(data, row, kept[row, 0]) for row in rows],
+        "ΔH bits": [_change(entropy[row, 0], nothing[row]) for row in rows],
+        "Δloss nats": [_change(loss[row, 0], nothing[row]) for row in rows],
+        "place": ["" if place is None else f"{place[0]}/{place[1]}" for place in standings(data)],
+    }
+    if any(notes := [note(data, row) for row in rows]):
+        columns["note"] = notes
+    titles = [_title(row) for row in data.rows]
+    least = min(max(map(cell_len, ["schedule", *titles])), SCHEDULE[0])
+
+    def room(gap: int) -> int:
+        return width - sum(gap + max(map(cell_len, [name, *cells])) for name, cells in columns.items())
+
+    gap, left_out = 2 if room(2) >= least else 1, []
+    for name in GO_FIRST:
+        if room(gap) < least and columns.pop(name, None):
+            left_out.append(name)
+    table = Table(box=None, pad_edge=False, collapse_padding=gap == 1, header_style="dim")
+    table.add_column("schedule", no_wrap=True, overflow="ellipsis", max_width=max(min(room(gap), SCHEDULE[1]), 1))
+    for name in columns:
+        table.add_column(name, justify="left" if name == "note" else "right", no_wrap=True)
+    for title, *cells in zip(titles, *columns.values(), strict=True):
+        table.add_row(Text(title), *cells)
+    return [table, *([Text(f"no room for: {', '.join(left_out)} (--csv has all)", style="dim")] if left_out else [])]
+
+
+def _interval(low: float, high: float) -> str:
+    return "" if math.isnan(low) else f"[{low:.3g}-{high:.3g}]"
 
 
 def _title(row: SweepRow) -> str:

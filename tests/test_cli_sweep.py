@@ -10,6 +10,7 @@ import io
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -189,12 +190,20 @@ def test_an_svg_beside_the_data(capsys, engine, tmp_path) -> None:
 
 
 @pytest.mark.parametrize("file", ["no/such/folder/curves.svg", ".", "\x1b]52;c.svg/x"])
-def test_a_figure_that_cannot_be_written_costs_no_data(capsys, engine, tmp_path, monkeypatch, file) -> None:
+def test_a_figure_that_cannot_be_written_is_refused_before_anything_runs(capsys, engine, tmp_path, monkeypatch, file) -> None:
     monkeypatch.chdir(tmp_path)
     result = stagescope(capsys, "a", "--json", "--svg", file)
-    assert result.code == 1 and json.loads(result.out)["schema"] == "sweep/1"
-    assert "the figure cannot be written" in result.err and result.err.count("\n") == 1
+    assert result.code == 1 and result.out == "" and not engine.asked
+    assert "the figure cannot be written" in result.err and "Give a file" in result.err
     assert "Traceback" not in result.err and "\x1b" not in result.err
+
+
+def test_prompts_stand_as_given_however_they_come(capsys, engine) -> None:
+    engine.answers = [make_sweep(kind, L, prompt=prompt) for prompt in "cab" for kind in ("swap", "drop")]
+    result = stagescope(capsys, "b", "a", "c", "--json")
+    prompts = json.loads(result.out)["prompts"]
+    assert [one["prompt"] for one in prompts] == ["b", "a", "c"]
+    assert [row["kind"] for row in prompts[0]["rows"]] == ["drop"] * L + ["swap"] * (L - 1)
 
 
 def test_marked_rows_are_said_once_and_fail_nothing(capsys, engine) -> None:
@@ -215,6 +224,23 @@ def test_marked_rows_are_said_once_and_fail_nothing(capsys, engine) -> None:
 def test_warnings_of_the_model_are_said(capsys, engine) -> None:
     engine.answers = [make_sweep("drop", L, warnings=("it is odd.",))]
     assert stagescope(capsys, "a", "--csv").err == "stagescope: it is odd.\n"
+
+
+@pytest.mark.parametrize("form", [["--json"], ["--csv"], []])
+def test_documents_left_out_and_cut_are_said(capsys, engine, form) -> None:
+    engine.answers = [make_corpus(n_layers=L)]
+    result = stagescope(capsys, "--corpus", "-", "--window", "64", *form)
+    assert result.code == 0 and result.err == (
+        "stagescope: 1 document was left out: document 3 (line 17): no text\n"
+        "stagescope: 2 documents were cut at the window of 64 tokens\n"
+    )
+    named = tuple(f"line {n}: it is \x1bempty" for n in range(20))
+    engine.answers = [replace(make_corpus(n_layers=L), skipped=named, n_skipped=1234, n_cut=1)]
+    said = stagescope(capsys, "--corpus", "-", "--window", "9999", *form).err
+    assert "1,234 documents were left out: line 0: it is \\u{1b}empty; line 1:" in said and "; and 1,214 more\n" in said
+    assert "1 document was cut at the window of 2,048 tokens\n" in said and "\x1b" not in said
+    engine.answers = [replace(make_corpus(n_layers=L), skipped=(), n_skipped=0, n_cut=0)]
+    assert stagescope(capsys, "--corpus", "-", *form).err == ""
 
 
 # ------------------------------------------------------------------------------------- what goes wrong

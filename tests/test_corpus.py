@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 import stat
+import zlib
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +16,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import safetensors.numpy
 import tiny_models
 
 from stagescope.engine import bookmark, corpus, documents, outcomes, pool, question, runner
@@ -56,7 +58,12 @@ def lines(tmp_path) -> Path:
 def start(engine: LocalEngine, file: Path | str, cache: bool = True, **request) -> Iterator:
     request = SweepCorpus(str(file), **(SHORT | request))
     load = replace(engine.request, cache=cache)
-    return corpus.sweep_corpus(engine.net, engine.info, load, request, engine.tokenizer, engine.averages)
+
+    def measure() -> Iterator:
+        yield from engine._averages()
+        return engine.averages
+
+    return corpus.sweep_corpus(engine.net, engine.info, load, request, engine.tokenizer, measure)
 
 
 def sweep(engine: LocalEngine, file: Path | str, **how) -> CorpusSweep:
@@ -142,7 +149,6 @@ def test_listed_schedules_and_means(engine, file):
     request = SweepCorpus(str(file), schedules=schedules, window=60)
     assert corpus.wants_means(corpus.rows_of(request, engine.info))
     assert not corpus.wants_means(corpus.rows_of(SweepCorpus(str(file)), engine.info))
-    list(engine._averages())
     found = sweep(engine, file, schedules=schedules)
     assert [row.kind for row in found.rows] == ["schedules"] * 3
     assert np.array_equal(found.kl_nats[0], found.kl_nats[2]) and found.kl_nats[0, 0] > 0
@@ -163,8 +169,13 @@ def test_a_window_is_no_longer_than_the_models(engine, standin, file):
     assert sweep(engine, file, window=10**6).documents == -(-sweep(engine, file).tokens_scored // (128 - 1))
 
 
-def test_short_documents_run_together_and_long_ones_fill_a_batch(engine, ran, file, lines, monkeypatch):
-    monkeypatch.setitem(runner.TOKENS_AT_ONCE, "cpu", 512)
+@pytest.fixture(autouse=True)
+def groups(monkeypatch) -> None:
+    """Of at most 512 tokens, whatever a CPU is given in one call: the counts below rest on it."""
+    monkeypatch.setitem(runner.TOKENS_AT_ONCE, "cpu", 4 * 512)
+
+
+def test_short_documents_run_together_and_long_ones_fill_a_batch(engine, ran, file, lines):
     sweep(engine, lines)
     sweep(engine, file, window=128)
     sweep(engine, file, window=23, tokens=22 * 18)
@@ -351,6 +362,21 @@ def test_a_disk_that_fails_fails_no_sweep(engine, standin, lines, home):
     assert same(sweep(engine, lines), expected) and bookmark.folder().read_text() == "in the way"
 
 
+@pytest.mark.parametrize("change", [
+    lambda plain: plain.pop("model"), lambda plain: plain.update(new=1), lambda plain: plain["model"].pop("norm"),
+])  # fmt: skip
+def test_a_file_of_another_version_is_thrown_away(engine, standin, lines, change):
+    expected = sweep(engine, lines)
+    (kept,) = bookmark.folder().iterdir()
+    body = kept.read_bytes()[4:]
+    plain = json.loads(json.loads(body[8 : 8 + int.from_bytes(body[:8], "little")])["__metadata__"]["stagescope"])
+    change(plain)
+    body = safetensors.numpy.save(safetensors.numpy.load(body), metadata={"stagescope": json.dumps(plain)})
+    kept.write_bytes(zlib.crc32(body).to_bytes(4, "big") + body)
+    found = sweep(engine, lines)
+    assert not found.cached and same(found, expected)
+
+
 def test_the_last_used_are_kept(engine, standin, lines, monkeypatch):
     monkeypatch.setattr(bookmark, "KEPT", 3)
     for window in range(10, 15):
@@ -361,6 +387,25 @@ def test_the_last_used_are_kept(engine, standin, lines, monkeypatch):
     assert [sweep(engine, lines, window=window, cache=True).cached for window in (12, 13, 14)] == [True] * 3
     sweep(engine, lines, window=10)
     assert not sweep(engine, lines, window=12).cached  # used longest ago
+
+
+def test_they_are_kept_within_their_bytes_and_the_newest_whatever_its_size(engine, standin, lines, monkeypatch):
+    def kept() -> list[int]:
+        files = sorted(bookmark.folder().iterdir(), key=lambda file: file.stat().st_mtime_ns)
+        for minute, file in enumerate(files):
+            os.utime(file, (1e9 + 60 * minute, 1e9 + 60 * minute))
+        return [file.stat().st_size for file in files]
+
+    sweep(engine, lines, window=10)
+    (size,) = kept()
+    monkeypatch.setattr(bookmark, "KEPT_BYTES", int(2.5 * size))
+    for window in (11, 12, 10):
+        sweep(engine, lines, window=window)
+        assert sum(kept()) <= 2.5 * size
+    assert len(kept()) == 2
+    monkeypatch.setattr(bookmark, "KEPT_BYTES", size // 2)
+    sweep(engine, lines, window=13)
+    assert len(kept()) == 1 and sweep(engine, lines, window=13).cached
 
 
 # --------------------------------------------------------------------------------------------- bad input
@@ -430,9 +475,52 @@ def test_a_document_beyond_memory_is_left_out(engine, lines, monkeypatch, error)
     assert 0 < found.documents < 8 == found.documents + found.n_skipped and set(alone) == {1}
     assert all(text.endswith("its 24 tokens do not fit into memory") for text in found.skipped)
     assert found.tokens_scored == expected.tokens_scored - 23 * found.n_skipped
+    alone.clear()
+    again = sweep(engine, lines)  # only those that did not fit are tried again
+    assert not again.cached and not alone and same(again, found)
+    monkeypatch.setattr(outcomes, "outcomes", really)
+    for cached in (False, True):  # there is more memory
+        whole = sweep(engine, lines)
+        assert (whole.cached, whole.n_skipped, whole.skipped) == (cached, 0, ())
+        assert (whole.documents, whole.tokens_scored, whole.n_cut) == (8, expected.tokens_scored, expected.n_cut)
+        for name in pool.MEASURES:  # the interval's draws are of the documents in another order
+            ours, theirs = getattr(whole, name)[:, :2], getattr(expected, name)[:, :2]
+            np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5)
+    monkeypatch.setattr(outcomes, "outcomes", small)
     with pytest.raises(EngineError) as refused:
         sweep(engine, long_line(lines))
     assert refused.value.failure.kind == "memory"
+
+
+@pytest.mark.parametrize("source", ["file", "-"])
+@pytest.mark.parametrize("stop", [1, 3, 8])
+def test_interrupted_while_some_do_not_fit_into_memory(engine, lines, monkeypatch, source, stop):
+    """Stopped with documents left out and others not yet read, and again while those run once more."""
+    where, expected, really = lines if source == "file" else "-", sweep(engine, lines, cache=False), outcomes.outcomes
+    monkeypatch.setattr(corpus, "TOGETHER", 4)
+    tried = []
+
+    def full(net, tasks, averages=None):
+        tried.append(len(tasks))
+        if any(len(task.ids) == 24 for task in tasks):
+            raise MemoryError
+        yield from really(net, tasks, averages)
+
+    monkeypatch.setattr(outcomes, "outcomes", full)
+    feed(monkeypatch, lines.read_bytes())
+    replies = start(engine, where)
+    while len(tried) < 20:
+        next(replies)
+    replies.close()
+    (kept,) = bookmark.folder().iterdir()
+    assert 0 < len(bookmark.get(kept.name).beyond) < bookmark.get(kept.name).items < 36
+    monkeypatch.setattr(outcomes, "outcomes", really)
+    feed(monkeypatch, lines.read_bytes())
+    assert interrupted(engine, where, stop)
+    feed(monkeypatch, lines.read_bytes())
+    found = sweep(engine, where)
+    assert (found.documents, found.n_skipped, found.tokens_scored) == (36, 0, expected.tokens_scored)
+    np.testing.assert_allclose(found.kl_nats[:, :2], expected.kl_nats[:, :2], rtol=1e-4, atol=1e-5)
 
 
 def long_line(beside: Path) -> Path:

@@ -165,3 +165,12 @@ def test_what_is_wrong_with_a_row_is_counted_over_the_prompts():
 def test_rows_of_their_own_cannot_be_pooled():
     with pytest.raises(ValueError, match="same for every prompt"):
         over_prompts([a_sweep("a", *drawn([5])), a_sweep("b", *drawn([5], n_rows=2))])
+
+
+@pytest.mark.parametrize("lacking", [0, 1])
+def test_a_kind_that_a_prompt_lacks_cannot_be_pooled(lacking: int):
+    values = drawn([5, 6])
+    sweeps = [a_sweep("ab"[n], values[n], kind) for n in (0, 1) for kind in ("drop", "swap")]
+    del sweeps[2 * lacking + 1]
+    with pytest.raises(ValueError, match=f"“{'ab'[lacking]}” has no sweep of swap"):
+        over_prompts(sweeps)

@@ -9,13 +9,16 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 from sweeps import MEASURES, make_corpus, make_sweep
 
 from stagescope.engine.protocol import CorpusSweep, Sweep
 from stagescope.sweep_report import (
+    GO_FIRST,
     corpus_json,
+    corpus_line,
     csv_lines,
     ordinal,
     place_words,
@@ -37,10 +40,10 @@ def read_csv(data) -> list[dict[str, str]]:
     return list(csv.DictReader(csv_lines(data), strict=True))
 
 
-def drawn(lines) -> str:
-    console = Console(file=io.StringIO(), width=200)
+def drawn(lines, width: int = 200) -> str:
+    console = Console(file=io.StringIO(), width=width)
     for line in lines:
-        console.print(line, markup=False, highlight=False)
+        console.print(line, markup=False, highlight=False, no_wrap=True, overflow="ellipsis", crop=False)
     return console.file.getvalue()
 
 
@@ -195,7 +198,7 @@ def test_text_says_how_many_positions_and_where_each_row_stands():
     text = drawn(sweep_text([make_sweep("drop", 30)]))
     assert "30 layers · float32 · cpu · noise floor KL 2e-07 nats" in text
     assert "<|endoftext|> The ·E iff el" in text and "30 drops, over 11 positions" in text
-    assert "1st of 30" in text and "/11" in text
+    assert "1/30" in text and "/11" in text
 
 
 def test_effects_at_or_below_the_noise_floor_are_0():
@@ -206,11 +209,49 @@ def test_effects_at_or_below_the_noise_floor_are_0():
     assert columns["ΔH bits"][0] == "0" and columns["ΔH bits"][1] != "0"
 
 
-def test_text_of_a_corpus_has_intervals_percentages_and_what_was_skipped():
+def test_text_of_a_corpus_has_intervals_percentages_and_counts():
     text = drawn(sweep_text(make_corpus(n_layers=4)))
-    assert "topics.txt: 5,012 tokens of 40 documents" in text
-    assert "2 cut at the window, 1 skipped: document 3 (line 17): no text" in text
-    assert " %" in text and "1st of 4" in text and "1st of 3" in text
+    assert "topics.txt: 5,012 tokens of 40 documents (2 cut, 1 left out)\nmeans over tokens, with 95 % int" in text
+    assert " %" in text and "1/4" in text and "1/3" in text
+    assert "interval" not in drawn(sweep_text(make_corpus(documents=1)))
+    whole = replace(make_corpus(n_layers=4), n_cut=0, n_skipped=0, skipped=())
+    assert "topics.txt: 5,012 tokens of 40 documents\n" in drawn(sweep_text(whole))
+
+
+@pytest.mark.parametrize("source", ["topics.txt", "/home/someone/" + "corpora/" * 12 + "english.jsonl", "表" * 60])
+def test_the_line_of_a_corpus_fits_80_columns_and_keeps_the_end_of_a_long_name(source):
+    most = {"documents": 123_456, "tokens_scored": 12_345_678, "n_cut": 99_999, "n_skipped": 9_999}
+    for changes in ({}, most):
+        line = corpus_line(replace(make_corpus(n_layers=4), source=source, **changes)).plain
+        assert cell_len(line) <= 80 and line.split(": ")[0].removeprefix("…")[-5:] == source[-5:]
+
+
+@pytest.mark.parametrize("width", [60, 80, 100, 200])
+@pytest.mark.parametrize("kinds", [("drop", "swap"), ("pairs",), ("painters",), ("press",)])
+@pytest.mark.parametrize("notes", [None, {1: "its logits are not numbers in 12 of 40 documents"}])
+def test_a_table_that_does_not_fit_leaves_columns_out_and_says_so(width, kinds, notes):
+    corpus = make_corpus(kinds, notes=notes)
+    text = drawn(lines := sweep_text(corpus, width), width)
+    (table,) = (line for line in lines if isinstance(line, Table))
+    whole = {"KL mean", "95 %", "median", "top-1 kept", "ΔH bits", "Δloss nats", "place", *(["note"] if notes else [])}
+    shown = {column.header for column in table.columns} - {"schedule"}
+    left_out = [name for name in GO_FIRST if name in whole - shown]
+    assert shown | {*left_out} == whole and (f"no room for: {', '.join(left_out)} (" in text) == bool(left_out)
+    rows = text.split("\n")
+    (at,) = (number for number, row in enumerate(rows) if row.startswith("schedule"))
+    for number, row in enumerate(rows[at + 1 : at + 1 + len(corpus.rows)]):
+        numbers = [column for column in table.columns if column.header != "schedule"]
+        assert cell_len(row) <= width and all(list(column.cells)[number] in row for column in numbers)
+        assert "…" not in row[12:] or kinds in (("press",), ("painters",))
+    if (width, kinds, notes) == (80, ("drop", "swap"), None):
+        assert "95 %" in shown
+    assert not left_out or width < 200
+
+
+@pytest.mark.parametrize("prompts", ["a", "ab"])
+def test_a_sweep_of_prompts_fits_80_columns(prompts):
+    text = drawn(sweep_text([make_sweep(kind, 30, prompt=p) for p in prompts for kind in ("drop", "swap")], 80), 80)
+    assert "…" not in text and ("no room" in text) == (len(prompts) > 1)  # intervals from 1e-08 up take 19 cells
 
 
 def test_text_of_several_prompts_is_pooled():

@@ -19,10 +19,12 @@ import numpy as np
 import safetensors.numpy
 
 from stagescope import paths
-from stagescope.engine import pool
+from stagescope.engine import pool, wire
 from stagescope.engine.pool import Pool
+from stagescope.engine.protocol import ModelInfo
 
-KEPT = 20  # files, the last used: drops and swaps of the default model take 20 MB, nearly all of it the sample
+# The last used: drops and swaps of the default model take 20 MB, nearly all of it the sample, pairs of it 139 MB.
+KEPT, KEPT_BYTES = 20, 512 * 2**20
 log = logging.getLogger(__name__)
 
 
@@ -32,6 +34,7 @@ class Done:
 
     pool: Pool
     absent: np.ndarray  # [S] int32: documents too short for a row's positions
+    model: ModelInfo  # as it ran
     items: int = 0  # documents read, and what was skipped between them
     digest: str = ""  # of those
     end: int = 0  # bytes of the file they take
@@ -39,12 +42,13 @@ class Done:
     n_cut: int = 0
     n_skipped: int = 0
     skipped: list[str] = field(default_factory=list)
-    finished: bool = False
+    beyond: dict[int, str] = field(default_factory=dict)  # which items did not fit into memory -> place and reason
+    finished: bool = False  # never with some beyond memory: another time there may be more of it
     stamp: list[int] | None = None  # size and time of change of the file
 
 
-def fresh(n_rows: int) -> Done:
-    return Done(pool.empty(n_rows), np.zeros(n_rows, np.int32))
+def fresh(n_rows: int, model: ModelInfo) -> Done:
+    return Done(pool.empty(n_rows), np.zeros(n_rows, np.int32), model)
 
 
 def stamp(file: str) -> list[int] | None:
@@ -63,6 +67,7 @@ def folder() -> Path:
 def put(name: str, done: Done) -> None:
     """Write it atomically, and let those go that were used longest ago."""
     plain = {key: value for key, value in vars(done).items() if key not in ("pool", "absent")}
+    plain["model"], _ = wire.flatten(done.model)
     arrays = {key: np.ascontiguousarray(value) for key, value in done.pool.state().items()} | {"absent": done.absent}
     body = safetensors.numpy.save(arrays, metadata={"stagescope": json.dumps(plain)})
     try:
@@ -80,25 +85,42 @@ def get(name: str) -> Done | None:
         data = file.read_bytes()
     except OSError:
         return None
-    body = data[4:]
-    if not body or zlib.crc32(body).to_bytes(4, "big") != data[:4]:
-        log.warning("the sweep kept in %s is damaged and was thrown away", file)
+    try:
+        done = _open(data)
+    except ValueError as error:
+        log.warning("the sweep kept in %s is damaged and was thrown away: %s", file, error)
         with contextlib.suppress(OSError):
             file.unlink()
         return None
     with contextlib.suppress(OSError):
         os.utime(file)
+    return done
+
+
+def _open(data: bytes) -> Done:
+    """Raises ValueError for bytes that `put` of this version did not write."""
+    body = data[4:]
+    if not body or zlib.crc32(body).to_bytes(4, "big") != data[:4]:
+        raise ValueError("its checksum is wrong")
     header = json.loads(body[8 : 8 + int.from_bytes(body[:8], "little")])
-    arrays = safetensors.numpy.load(body)
-    return Done(pool.restored(arrays), arrays["absent"].copy(), **json.loads(header["__metadata__"]["stagescope"]))
+    plain, arrays = json.loads(header["__metadata__"]["stagescope"]), safetensors.numpy.load(body)
+    try:
+        plain["model"] = wire.unflatten(plain["model"], [])
+        plain["beyond"] = {int(number): why for number, why in plain["beyond"].items()}
+        return Done(pool.restored(arrays), arrays["absent"].copy(), **plain)
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"it is of another version ({error})") from error
 
 
 def _forget() -> None:
-    """What a killed process left half written counts and goes like a file."""
-    used = []
+    """Keep the last used within both limits, the newest always. What a killed process left half written counts and goes
+    like a file."""
+    used, total = [], 0
     for entry in os.scandir(folder()):
         with contextlib.suppress(FileNotFoundError):  # another process is at it too
-            used.append((entry.stat().st_mtime_ns, entry.path))
-    for _, path in sorted(used, reverse=True)[KEPT:]:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(path)
+            used.append((entry.stat().st_mtime_ns, entry.stat().st_size, entry.path))
+    for newer, (_, size, path) in enumerate(sorted(used, reverse=True)):
+        total += size
+        if newer and (newer >= KEPT or total > KEPT_BYTES):
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(path)

@@ -1,7 +1,8 @@
 """A sweep pooled over the documents of a text: streamed, a few documents at a time.
 
 Where it stands is written down as it goes. Asked again, the text is read once more and what was done is passed by, if
-it is still the same; the same documents then run together as before, so the numbers are the same to the last bit.
+it is still the same; the same documents then run together as before, so the numbers are the same to the last bit. Only
+documents that did not fit into memory run again; while there are any, the sweep is not finished.
 """
 
 from __future__ import annotations
@@ -19,18 +20,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from stagescope.engine import bookmark, cache, kinds, pool, question
+from stagescope.engine import bookmark, cache, kinds, pool, question, sweep
 from stagescope.engine.bookmark import Done
 from stagescope.engine.documents import Document, Skipped, documents, limited, shown_name
-from stagescope.engine.protocol import (
-    CorpusSweep,
-    EngineError,
-    Load,
-    ModelInfo,
-    Progress,
-    SweepCorpus,
-    SweepRow,
-)
+from stagescope.engine.protocol import CorpusSweep, EngineError, Load, ModelInfo, Progress, SweepCorpus, SweepRow
 from stagescope.engine.schedule import Plan, ScheduleError, parse, resolve
 from stagescope.engine.tokens import encode
 
@@ -46,7 +39,9 @@ NAMED = 20  # documents left out that are named
 BROKEN, ABSENT = "its logits are not numbers", "it names a position that is not there"
 
 Plans = Callable[[int], tuple[Plan | None, ...]]  # of a number of tokens; None: names a position beyond them
+Measure = Callable[[], Generator[Progress, None, "Averages"]]
 Item = Document | Skipped
+Numbered = tuple[int, Item]  # its place among all that was read
 
 
 # --------------------------------------------------------------------------------------------- what is asked
@@ -56,17 +51,16 @@ def rows_of(request: SweepCorpus, info: ModelInfo) -> tuple[SweepRow, ...]:
     """The schedules of a request. Raises EngineError("usage") for what cannot be swept over a text."""
     if request.tokens is not None and request.tokens < 1:
         raise EngineError("usage", f"{request.tokens} tokens cannot be scored.", "Give 1 or more.")
-    for text in request.schedules:
-        question.planned(text, info, None)
+    sweep.check_kinds(request.kinds, request.schedules, info)
     if request.schedules:
         return kinds.listed(request.schedules)
     wanted = kinds.parse_kinds(",".join(request.kinds))
     if "trace" in wanted:
         raise EngineError("usage", "a trace is of one prompt, not of a text.", "Give a prompt, or another kind.")
-    rows = [kinds.entries(kind, info.n_layers, parallel_blocks=info.parallel) for kind in wanted]
-    if not any(rows):
+    rows = tuple(row for kind in wanted for row in kinds.entries(kind, info.n_layers, parallel_blocks=info.parallel))
+    if not rows:
         raise EngineError("usage", f"{info.name} has too few layers for {', '.join(wanted)}.", "Ask for another kind.")
-    return tuple(itertools.chain.from_iterable(rows))
+    return rows
 
 
 def wants_means(rows: tuple[SweepRow, ...]) -> bool:
@@ -75,32 +69,31 @@ def wants_means(rows: tuple[SweepRow, ...]) -> bool:
 
 
 def recalled(request: SweepCorpus, info: ModelInfo, load: Load) -> CorpusSweep | None:
-    """The answer found before, if the file was not touched since; works before the weights are loaded."""
+    """The answer found before, if the file was not touched since; works before the weights are loaded, if the prefix is
+    known for sure."""
     rows, stamp = rows_of(request, info), bookmark.stamp(request.file)
-    if stamp is None or not load.cache:
-        return None
-    for dtype, device in question.machines(info, load):
+    for dtype, device in question.machines(info, load) if stamp else ():
         found = bookmark.get(_key(request, rows, info, dtype, device))
         if found and found.finished and found.stamp == stamp:
-            return replace(_answer(found, request, rows, info), cached=True)
+            return _kept(found, request, rows, info)
     return None
 
 
 def sweep_corpus(
-    net: Network, info: ModelInfo, load: Load, request: SweepCorpus, tokenizer: Any, averages: Averages | None = None
+    net: Network, info: ModelInfo, load: Load, request: SweepCorpus, tokenizer: Any, measure: Measure
 ) -> Iterator[Progress | CorpusSweep]:
     """Progress after every block call, last the answer. Closing it keeps what is done, unless load.cache is False.
 
-    averages: needed where `wants_means`. A document that does not fit into memory is left out, and named. Raises
-    EngineError: what `documents` raises, "memory" when no document fits.
+    measure: gives the averages, asked for where some row needs them and something is left to run. A document that does
+    not fit into memory is left out, and named. Raises EngineError: what `documents` raises, "memory" when none fits.
     """
     rows = rows_of(request, info)
-    if found := recalled(request, info, load):
-        yield found
-        return
     name = _key(request, rows, info, info.dtype, info.device.split(":")[0])
     stamp = bookmark.stamp(request.file)
-    done = (bookmark.get(name) if load.cache else None) or bookmark.fresh(len(rows))
+    done = (bookmark.get(name) if load.cache else None) or bookmark.fresh(len(rows), info)
+    if done.finished and stamp and done.stamp == stamp:
+        yield _kept(done, request, rows, info)
+        return
     progress = _progress(request, stamp, done)
     prefix = info.prefix.id if info.prefix else None
 
@@ -109,30 +102,30 @@ def sweep_corpus(
         items = documents(request.file, lambda text: encode(tokenizer, text, None), prefix, window)
         return limited(items, request.tokens, int(prefix is not None))
 
-    items, digest = read(), hashlib.sha256()
+    items, digest, again = read(), hashlib.sha256(), []
     if done.items:
-        other = yield from _pass_by(items, done, digest, request.file == "-", progress)
+        other, again = yield from _pass_by(items, done, digest, request.file == "-", progress)
         if other is None and done.finished:
             done.stamp = stamp
             bookmark.put(name, done)
-            yield replace(_answer(done, request, rows, info), cached=True)
+            yield _kept(done, request, rows, info)
             return
         if other is not None:  # another text: begin anew
             items = itertools.chain(other, items) if request.file == "-" else read()
-            digest, done = hashlib.sha256(), bookmark.fresh(len(rows))
+            digest, done, again = hashlib.sha256(), bookmark.fresh(len(rows), info), []
             progress = _progress(request, stamp, done)
 
+    averages = (yield from measure()) if wants_means(rows) else None
     plans, first = _plans(rows, info), int(prefix is not None)
-    done.stamp, changed, save_at = stamp, False, time.monotonic() + SAVE_SECONDS
+    numbered = itertools.chain(again, enumerate(items, done.items))
+    done.model, done.stamp, changed, save_at = info, stamp, False, time.monotonic() + SAVE_SECONDS
     try:
-        while group := _take(items, net.device.type):
-            texts = [item for item in group if isinstance(item, Document)]
+        while group := _take(numbered, net.device.type):
+            texts = [item for _, item in group if isinstance(item, Document)]
             values = yield from _told(_run(net, texts, plans, averages), _within(progress, done, group, first))
             changed = False  # a ctrl+c in the midst of it: what is on disk stays
-            for item in group:
-                digest.update(_identity(item))
-            _add(done, group, values, plans, first)
-            done.digest, changed = digest.hexdigest(), True
+            _add(done, digest, group, values, plans, first)
+            changed = True
             if load.cache and time.monotonic() >= save_at:
                 began = time.monotonic()
                 bookmark.put(name, done)
@@ -143,7 +136,7 @@ def sweep_corpus(
             from stagescope.engine.memory import out_of_memory
 
             raise out_of_memory(info.device)
-        done.finished = changed = True
+        done.finished, changed = not done.beyond, True
     finally:
         if load.cache and changed:
             bookmark.put(name, done)
@@ -153,31 +146,35 @@ def sweep_corpus(
 # ------------------------------------------------------------------------------------------------ the text
 
 
-def _take(items: Iterator[Item], device: str) -> list[Item]:
-    """The next documents to run together. No more than fill a batch: what runs when it is interrupted is lost."""
+def _take(items: Iterator[Numbered], device: str) -> list[Numbered]:
+    """The next documents to run together: a quarter of a batch, which the schedules fill. What runs when it is
+    interrupted is lost: 26 s of the default model's drops and swaps on one thread."""
     from stagescope.engine.runner import TOKENS_AT_ONCE
 
     group, n_texts, n_tokens = [], 0, 0
-    while n_texts < TOGETHER and n_tokens < TOKENS_AT_ONCE[device] and len(group) < READ_AT_ONCE:
-        if (item := next(items, None)) is None:
+    while n_texts < TOGETHER and n_tokens < TOKENS_AT_ONCE[device] // 4 and len(group) < READ_AT_ONCE:
+        if (numbered := next(items, None)) is None:
             break
-        group.append(item)
-        if isinstance(item, Document):
+        group.append(numbered)
+        if isinstance(item := numbered[1], Document):
             n_texts, n_tokens = n_texts + 1, n_tokens + len(item.ids)
     return group
 
 
 def _pass_by(
     items: Iterator[Item], done: Done, digest: hashlib._Hash, hold: bool, progress: Callable[[int, float], Progress]
-) -> Generator[Progress, None, list[Item] | None]:
-    """Read past what is done. None if it is the same text; else what was read of another.
+) -> Generator[Progress, None, tuple[list[Item] | None, list[Numbered]]]:
+    """Read past what is done. (None, documents to run again) if it is the same text; else (what was read of it, []).
 
     hold: keep what is read, for standard input is read only once; 2 kB a document.
     """
     held: list[Item] = []
+    again: list[Numbered] = []
     read = 0
     for item in items:
         digest.update(_identity(item))
+        if read in done.beyond:
+            again.append((read, item))
         read += 1
         if hold:
             held.append(replace(item, ids=array("i", item.ids)) if isinstance(item, Document) else item)
@@ -185,7 +182,7 @@ def _pass_by(
             yield progress(done.tokens, done.end)
         if read == done.items and not done.finished:
             break
-    return None if read == done.items and digest.hexdigest() == done.digest else held
+    return (None, again) if read == done.items and digest.hexdigest() == done.digest else (held, [])
 
 
 def _identity(item: Item) -> bytes:
@@ -261,23 +258,27 @@ def _run_together(
     return values
 
 
-def _add(done: Done, group: list[Item], values: list[np.ndarray | None], plans: Plans, first: int) -> None:
+def _add(
+    done: Done, digest: hashlib._Hash, group: list[Numbered], values: list[np.ndarray | None], plans: Plans, first: int
+) -> None:
     """A group that has run."""
     of_text = iter(values)
-    for item in group:
-        done.items += 1
-        if isinstance(item, Document):
-            done.n_cut += item.cut
-            found = next(of_text)
-            if found is not None:
-                done.pool.add(found[..., first:])
-                done.absent += [plan is None for plan in plans(len(item.ids))]
-                done.tokens += len(item.ids) - first
-                continue
-        why = item.why if isinstance(item, Skipped) else f"its {len(item.ids)} tokens do not fit into memory"
-        done.n_skipped += 1
-        done.skipped = [*done.skipped, f"{item.place}: {why}"][:NAMED]
-    done.end = group[-1].end
+    for number, item in group:
+        if number == done.items:  # not one that ran again
+            digest.update(_identity(item))
+            done.items, done.end = number + 1, item.end
+            done.n_cut += isinstance(item, Document) and item.cut
+        if isinstance(item, Skipped):
+            done.n_skipped += 1
+            done.skipped = [*done.skipped, f"{item.place}: {item.why}"][:NAMED]
+        elif (found := next(of_text)) is None:
+            done.beyond[number] = f"{item.place}: its {len(item.ids)} tokens do not fit into memory"
+        else:
+            done.beyond.pop(number, None)
+            done.pool.add(found[..., first:])
+            done.absent += [plan is None for plan in plans(len(item.ids))]
+            done.tokens += len(item.ids) - first
+    done.digest = digest.hexdigest()
 
 
 def _progress(request: SweepCorpus, stamp: list[int] | None, start: Done) -> Callable[[float, float], Progress]:
@@ -299,11 +300,11 @@ def _progress(request: SweepCorpus, stamp: list[int] | None, start: Done) -> Cal
 
 
 def _within(
-    progress: Callable[[float, float], Progress], done: Done, group: list[Item], first: int
+    progress: Callable[[float, float], Progress], done: Done, group: list[Numbered], first: int
 ) -> Callable[[float], Progress]:
     """Progress by the fraction of a group that has run."""
-    n_tokens = sum(len(item.ids) - first for item in group if isinstance(item, Document))
-    n_bytes = group[-1].end - done.end
+    n_tokens = sum(len(item.ids) - first for _, item in group if isinstance(item, Document))
+    n_bytes = max(group[-1][1].end - done.end, 0)  # of documents that run again: 0
     return lambda fraction: progress(done.tokens + fraction * n_tokens, done.end + fraction * n_bytes)
 
 
@@ -330,11 +331,17 @@ def _answer(done: Done, request: SweepCorpus, rows: tuple[SweepRow, ...], info: 
         documents=n,
         tokens_scored=done.tokens,
         notes={row: note for row, note in notes.items() if note},
-        skipped=tuple(done.skipped),
-        n_skipped=done.n_skipped,
+        skipped=tuple([*done.beyond.values(), *done.skipped][:NAMED]),
+        n_skipped=len(done.beyond) + done.n_skipped,
         n_cut=done.n_cut,
         **done.pool.summary(),
     )
+
+
+def _kept(done: Done, request: SweepCorpus, rows: tuple[SweepRow, ...], info: ModelInfo) -> CorpusSweep:
+    """The answer of a finished sweep: of the model as it was loaded then, under the name it is asked for now."""
+    model = replace(done.model, name=info.name, source=info.source, prefix=info.prefix)
+    return replace(_answer(done, request, rows, model), cached=True)
 
 
 def _key(request: SweepCorpus, rows: tuple[SweepRow, ...], info: ModelInfo, dtype: str, device: str) -> str:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from stagescope.engine.protocol import CorpusSweep, Sweep, SweepRow
+from stagescope.text import printable
 
 MEASURES = ("kl_nats", "top1_same", "entropy_change_bits", "loss_change_nats")
 SAMPLE = 20_000  # tokens medians are exact up to; beyond, the sample's median has a rank within 0.7 % of the middle
@@ -122,14 +123,18 @@ def _interval(sums: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, np.ndar
 def over_prompts(sweeps: Sequence[Sweep]) -> CorpusSweep:
     """The same statistics over several prompts, each of them a document: one Sweep for each prompt and kind.
 
-    The rows are those of the kinds one after the other. ValueError where they differ from prompt to prompt, as those
-    of a trace do.
+    The rows are those of the kinds one after the other. Raises ValueError where they differ from prompt to prompt, as
+    those of a trace do, and where a prompt lacks a kind that another has.
     """
     by_prompt: dict[str, dict[str, Sweep]] = {}
     for sweep in sweeps:
         by_prompt.setdefault(sweep.prompt, {})[sweep.kind] = sweep
-    rows = _rows(by_prompt[sweeps[0].prompt])
     kinds = list(by_prompt[sweeps[0].prompt])
+    for prompt, by_kind in by_prompt.items():
+        if lacking := {sweep.kind for sweep in sweeps} - by_kind.keys():
+            shown = printable(prompt[:40])
+            raise ValueError(f"the prompt “{shown}” has no sweep of {', '.join(sorted(lacking))}, another has")
+    rows = _rows(by_prompt[sweeps[0].prompt])
     pool, n_tokens, notes = empty(len(rows)), 0, [Counter() for _ in rows]
     for by_kind in by_prompt.values():
         of_prompt = {kind: by_kind[kind] for kind in kinds}
