@@ -7,6 +7,7 @@ text ("prompt", "schedule"), or the whole "app". Keys are spelled as Textual spe
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from textual.binding import Binding
@@ -75,7 +76,7 @@ _TABLE = {  # place -> rows of (name, keys, label, help, group, footer)
         ("measure", "m", "measure", "Cycle: KL, top-1 kept, entropy change; all three where they fit.", LOOK, 4),
         ("deck_back", "[ ctrl+left", "deck back", "Go to the pinned prompt before; before the first: all.", ASK, 7),
         ("deck_forward", "] ctrl+right", "deck on", "Go to the next pinned prompt; after the last: all.", ASK, 6),
-        ("rest", "r", "go on", "Run what was cancelled or failed.", PROGRAM, 5),
+        ("rest", "r", "go on", "Run what was cancelled or failed; start an engine that died.", PROGRAM, 5),
         ("back", "escape q", "back", "Cancel what runs and keep what is done; again: back to the stack.", PROGRAM, 1),
         ("help", "?", "help", "Show this page.", PROGRAM, 1),
     ),
@@ -131,10 +132,13 @@ def keys_text(action: Action) -> str:
     return " ".join(key_name(key) for key in action.keys)
 
 
-def footer(width: int, place: str = "explore") -> list[Action]:
-    """The actions whose "key label" fit in `width` cells, two apart: the most wanted ones, in table order."""
+def footer(width: int, place: str = "explore", without: Collection[str] = ()) -> list[Action]:
+    """The actions whose "key label" fit in `width` cells, two apart: the most wanted ones, in table order.
+
+    without: names of actions that can do nothing now.
+    """
     room, kept = width, []
-    for action in sorted((a for a in of(place) if a.footer), key=lambda a: a.footer):
+    for action in sorted((a for a in of(place) if a.footer and a.name not in without), key=lambda a: a.footer):
         cells = len(key_name(action.keys[0])) + 1 + len(action.label) + 2
         if cells > room:
             break
@@ -146,7 +150,7 @@ def footer(width: int, place: str = "explore") -> list[Action]:
 def help_sections(place: str = "explore") -> list[tuple[str, list[tuple[str, str]]]]:
     """[(heading, [(keys, sentence)])] of everything that works on the explore screen, or on the sweep screen alone."""
     if place == "sweep":
-        sections = {"Sweep": of("sweep"), PROGRAM: of("app")}
+        sections = {"Sweep": of("sweep"), PROGRAM: [a for a in of("app") if not a.name.startswith("focus_")]}
     else:
         everywhere = (*of("explore"), *of("app"))
         groups = (EDIT, ASK, MOVE, LOOK, PROGRAM)
@@ -159,8 +163,8 @@ def help_sections(place: str = "explore") -> list[tuple[str, list[tuple[str, str
 def keys_markdown() -> str:
     """docs/keys.md, whole."""
     lines = ["# Keys", "", "Written by `stagescope.actions.keys_markdown()`; a test compares the two.", ""]
-    lines += ["Every action but those of a sweep is also found by name with ctrl+p.", ""]
-    lines += ["Layers, sublayers, tokens and the footer can be clicked.", ""]
+    lines += ["Every action is also found by name with ctrl+p.", ""]
+    lines += ["Layers, sublayers, tokens, the views and measures of a sweep and the footer can be clicked.", ""]
     for heading, rows in help_sections():
         lines += [f"## {heading}", "", "| keys | what it does |", "|---|---|"]
         for keys, sentence in rows:

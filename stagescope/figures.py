@@ -115,7 +115,7 @@ def trace(
     the position read. Exactly `height` lines of at most `width` cells.
 
     Cells are shaded by the share of the baseline's p that is lost; + is a gain. chosen: (layer, position), marked and
-    always in sight: what does not fit scrolls.
+    always in sight: what does not fit scrolls, and is counted above.
     """
     (at,) = sweep.positions
     n_layers, n_tokens = sweep.model.n_layers, len(sweep.tokens)
@@ -138,9 +138,10 @@ def trace(
             drawn = shade * inner if shade in TRACE_SHADES[ascii_only][1:] else shade.center(inner)
             line.append(drawn if inner == cell - 1 else f"[{drawn}]", f"not dim {style}").append(" ")
         lines.append(line)
-    if wide < n_tokens or high < n_layers:
-        at_line = min(len(head) - 1, 1)
-        head[at_line] = Text.assemble(f"of {n_layers} layers x {n_tokens} positions  ", head[at_line])
+    left, right, above = first, n_tokens - first - wide, n_layers - bottom - high
+    hidden = {"on the left": left, "on the right": right, "above": above, "below": bottom}
+    if told := ", ".join(f"{n} {where}" for where, n in hidden.items() if n):
+        head[-1] = Text.assemble(f"{'~' if ascii_only else '…'} {told.replace(' ', ' more ', 1)}  ", head[-1])
     marks = "".join(fit(f"{column}{'*' if column == at else ''}", cell) for column in shown)
     words = "".join(fit(visible(sweep.tokens[c].text, ascii_only), cell - 1, ascii_only) + " " for c in shown)
     return exactly([*head, *lines, Text("    " + marks, "dim"), Text("    " + words)], width, height, ascii_only)

@@ -133,16 +133,18 @@ async def test_every_kind_of_one_key_has_its_sweep(key, kind, of):
         assert sweeps_of(engine) == [TakeSweep((PROMPT,), kinds=(kind,))]
 
 
-async def test_the_sweep_waits_for_the_census_and_shows_how_far_it_is():
+async def test_the_standing_does_not_wait_for_the_census_and_can_be_cancelled():
     engine = FakeEngine()
     engine.gates = {TakeCensus: asyncio.Event(), TakeSweep: asyncio.Event()}
-    async with running(engine, settle=False, schedule="drop 3") as (app, pilot, _):
+    async with running(engine, settle=False, schedule="drop 11", size=(120, 40)) as (app, pilot, _):
         await settled(pilot)
-        assert sweeps_of(engine) == []
-        engine.gates[TakeCensus].set()
         await until(pilot, lambda: "sweep of drops 25 % · 0:15 left · esc cancels" in drawn(app))
+        await pilot.press("escape")
+        await until(pilot, lambda: "sweep cancelled" in drawn(app) and list(app.explore.jobs) == ["census"])
         engine.gates[TakeSweep].set()
-        await until(pilot, lambda: " of 12" in drawn(app) and not app.explore.jobs)
+        await pilot.press("d", "a")
+        await until(pilot, lambda: " of 12" in drawn(app))
+        assert list(app.explore.jobs) == ["census"]
 
 
 async def test_a_cancelled_sweep_is_not_asked_for_again_until_the_kind_changes():
@@ -346,6 +348,16 @@ async def test_a_position_that_some_prompts_do_not_have():
         await until(pilot, lambda: "deck 1 of 2: 1 of 2 counted, KL median" in drawn(app))
 
 
+async def test_what_was_just_typed_is_pinned_when_it_was_read():
+    async with running() as (app, pilot, _):
+        await pilot.press("i", *"xyz", "enter", "p")
+        await until(pilot, lambda: "pinned: deck 1 of 1" in drawn(app))
+        assert app.explore.deck.prompts == (f"{PROMPT}xyz",)
+        await other_prompt(pilot, OTHER)
+        await settled(pilot)
+        assert len(app.explore.deck.prompts) == 1
+
+
 async def test_what_cannot_be_pinned():
     async with running(settle=False, prompt="a " * 300) as (app, pilot, _):
         await until(pilot, lambda: "reads at most" in drawn(app))
@@ -381,7 +393,8 @@ async def test_w_opens_the_sweep_of_the_prompt_and_the_deck():
         await other_prompt(pilot, OTHER)
         await pilot.press("left", "w")
         await until(pilot, lambda: isinstance(app.screen, SweepScreen))
-        assert app.screen.prompts == (OTHER, PROMPT) and app.screen.info is app.explore.info
+        assert app.screen.prompts == (PROMPT, OTHER) and app.screen.info is app.explore.info
+        assert app.screen.present == OTHER and "prompt 2 of 2" in drawn(app)
         assert app.screen.position == app.explore.at
         app.screen.dismiss(Chosen("swap 4 5", PROMPT, 2))
         await until(pilot, lambda: reads(engine)[-1] == Read(PROMPT, "swap 4 5", 2))
@@ -389,6 +402,28 @@ async def test_w_opens_the_sweep_of_the_prompt_and_the_deck():
         assert f"prompt ▸ {PROMPT}" in drawn(app) and "edit   ▸ swap 4 5" in drawn(app)
         await pilot.press("u")
         assert str(app.explore.schedule) == "drop 3"
+
+
+async def test_w_comes_back_to_the_cell_of_a_trace_that_was_opened():
+    async with running() as (app, pilot, engine):
+        await pilot.press("left", "w", "v", "v")
+        await until(pilot, lambda: isinstance(app.screen, SweepScreen) and app.screen.sweep("trace"))
+        trace = app.screen.wanted()
+        await pilot.press("left", "up", "enter")
+        await until(pilot, lambda: str(app.explore.schedule) == "drop 1 @3")
+        await settled(pilot)
+        await pilot.press("w")
+        await until(pilot, lambda: isinstance(app.screen, SweepScreen) and app.screen.sweep("trace"))
+        assert app.screen.view == "trace" and app.screen.cell() == (1, 3) and app.screen.wanted() == trace
+
+
+async def test_w_on_a_full_deck_leaves_out_the_prompt_that_is_not_pinned_and_says_so():
+    async with running(size=(120, 40)) as (app, pilot, engine):
+        app.explore.deck = Deck(tuple(f"prompt {n}" for n in range(50)))
+        await pilot.press("w")
+        await until(pilot, lambda: isinstance(app.screen, SweepScreen) and sweeps_of(engine))
+        assert sweeps_of(engine)[-1].prompts == app.explore.deck.prompts
+        await until(pilot, lambda: "the prompt at hand is not pinned and is left out" in drawn(app))
 
 
 async def test_w_ends_the_sweep_that_runs_by_itself():
@@ -429,4 +464,15 @@ async def test_an_engine_that_died_in_the_sweep_screen_is_started_again_here():
         await until(pilot, lambda: app.screen is app.explore and "engine stopped" in drawn(app))
         await pilot.press("r")
         await until(pilot, lambda: "idle" in drawn(app))
+        await settled(pilot)
+
+
+async def test_r_in_the_sweep_screen_starts_an_engine_that_died_there():
+    engine = FakeEngine()
+    async with running(engine) as (app, pilot, _):
+        engine.failures[TakeSweep] = [Failure("died", "The engine was killed (signal 9).")]
+        await pilot.press("w")
+        await until(pilot, lambda: isinstance(app.screen, SweepScreen) and app.screen.dead)
+        await pilot.press("r")
+        await until(pilot, lambda: app.screen is app.explore and not app.explore.dead and "idle" in drawn(app))
         await settled(pilot)

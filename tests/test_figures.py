@@ -190,8 +190,12 @@ def test_a_trace_shades_by_the_share_of_p_that_is_lost():
 
 
 def test_a_trace_says_which_part_is_in_sight():
-    drawn = trace(make_sweep("trace", 30, 30), 60, 16, chosen=(2, 28)).plain
-    assert "of 30 layers x 30 positions  p lost" in drawn and " 28 " in drawn and "\n 12 " not in drawn
+    drawn = trace(make_sweep("trace", 30, 30), 60, 16, chosen=(2, 20)).plain
+    assert "\n… 13 more on the left, 3 on the right, 18 above  p lost" in drawn
+    assert " 13 " in drawn and " 26 " in drawn and " 27 " not in drawn and "\n 11 " in drawn and "\n 12 " not in drawn
+    ascii_only = trace(make_sweep("trace", 30, 3), 80, 17, chosen=(29, 0), ascii_only=True).plain
+    assert "\n~ 17 more below  p lost" in ascii_only
+    assert "more" not in trace(make_sweep("trace", 30, 3), 80, 34).plain
 
 
 def test_curves_of_a_trace_are_its_grid():

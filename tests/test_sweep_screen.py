@@ -2,6 +2,7 @@
 
 import asyncio
 import math
+import re
 from contextlib import asynccontextmanager
 from dataclasses import replace
 
@@ -43,12 +44,14 @@ class Bench(App):
 
 
 @asynccontextmanager
-async def running(engine=None, prompts=(PROMPT,), size=(100, 30), settle=True, tracked=None, position=-1, **options):
+async def running(
+    engine=None, prompts=(PROMPT,), size=(100, 30), settle=True, present=PROMPT, tracked=None, position=-1, **options
+):  # fmt: skip
     """(screen, pilot, engine), by default with all of the first view there."""
     engine = engine or FakeEngine()
     engine.info = replace(engine.info, loaded=True)
     engine.loaded.set()
-    screen = SweepScreen(engine.info, Load(), tuple(prompts), tracked, position, **options)
+    screen = SweepScreen(engine.info, Load(), tuple(prompts), present, tracked, position, **options)
     app = Bench(engine, screen)
     async with app.run_test(size=size) as pilot:
         await until(pilot, lambda: app.screen is screen and engine.requests)
@@ -75,6 +78,11 @@ async def press(pilot, *keys: str) -> None:
 
 def asked(engine: FakeEngine) -> list[TakeSweep]:
     return [request for request in engine.requests if isinstance(request, TakeSweep)]
+
+
+def footer(app: App) -> list[str]:
+    """Labels of what the footer offers."""
+    return [part.partition(" ")[2] for part in drawn(app).splitlines()[-1].split("  ")]
 
 
 # ------------------------------------------------------------------------------------------ the numbers
@@ -174,6 +182,35 @@ async def test_escape_keeps_what_is_done_and_r_goes_on():
         assert f"{ROWS} rows" in drawn(pilot.app)
 
 
+async def test_a_view_that_is_complete_lets_go_of_what_ran_for_another():
+    engine = FakeEngine()
+    async with running(engine) as (screen, pilot, _):
+        await press(pilot, "v")
+        await settled(pilot)
+        engine.gates[TakeSweep] = Turnstile(1)
+        await press(pilot, "v")
+        await until(pilot, lambda: screen.running and screen.running.kinds == ("trace",) and screen.sweep("trace"))
+        assert "sweeping" in drawn(pilot.app)
+        await press(pilot, "v")
+        await until(pilot, lambda: screen.view == "curves" and f"{ROWS} rows" in drawn(pilot.app))
+        assert screen.running is None and "idle" in drawn(pilot.app) and not screen.sweep("trace").complete
+        await press(pilot, "escape")
+        await until(pilot, lambda: pilot.app.results == [None])
+
+
+async def test_what_it_waits_for_is_told_and_the_footer_offers_what_can_be_done():
+    engine = FakeEngine()
+    async with running(engine) as (screen, pilot, _):
+        assert not {"go on", "deck on", "deck back"} & set(footer(pilot.app))
+        engine.loaded.clear()
+        await press(pilot, "v")
+        told = "0 of 24 rows · waiting for a reading or another job of the engine · esc cancels"
+        await until(pilot, lambda: told in unwrapped(pilot.app))
+        assert "go on" not in footer(pilot.app)
+        await press(pilot, "escape")
+        await until(pilot, lambda: "go on" in footer(pilot.app))
+
+
 async def test_a_sweep_that_begins_anew_takes_nothing_away():
     async with running() as (screen, pilot, _):
         whole = screen.sweep("drop")
@@ -209,8 +246,8 @@ async def test_every_key_does_what_the_help_says():
         "open": (["right"], lambda s: s.app.results == [Chosen("drop 1", PROMPT, None)]),
         "view": ([], lambda s: "▸attn-off" in drawn(s.app)),
         "measure": ([], lambda s: "top-1 kept, share" in drawn(s.app)),
-        "deck_back": ([], lambda s: "prompt 3 of 3" in drawn(s.app)),
-        "deck_forward": ([], lambda s: "prompt 1 of 3" in drawn(s.app)),
+        "deck_back": ([], lambda s: "all 3 prompts: median" in drawn(s.app)),
+        "deck_forward": ([], lambda s: "prompt 2 of 3" in drawn(s.app)),
         "rest": ([], lambda s: "all of it has been run" in drawn(s.app)),
         "back": ([], lambda s: s.app.results == [None]),
         "help": ([], lambda s: isinstance(s.app.screen, Help) and "Cancel what runs" in unwrapped(s.app)),
@@ -227,7 +264,7 @@ async def test_every_key_does_what_the_help_says():
 async def test_the_cursor_starts_on_the_schedule_at_hand():
     for schedule, view, told in (
         ("swap 4 5", "curves", "swap 4 5 ·"), ("mlp-off 3", "sublayers", "mlp-off 3 ·"),
-        ("drop 3; swap 7 8", "curves", "drop 0 ·"),
+        ("drop 3; swap 7 8", "curves", "drop 0 ·"), ("drop 3 @2", "trace", "drop 3 @2"),
     ):  # fmt: skip
         async with running(schedule=schedule) as (screen, pilot, _):
             assert screen.view == view and told in drawn(pilot.app)
@@ -241,6 +278,29 @@ async def test_the_last_layer_has_no_swap_of_its_own():
         assert "swap 9 10 ·" in drawn(pilot.app)
         await press(pilot, "down")
         assert "drop 9 ·" in drawn(pilot.app)
+
+
+@pytest.mark.parametrize("size", [(60, 30), (100, 30), (160, 50)])
+async def test_a_click_on_a_view_or_a_measure_chooses_that_one(size):
+    async with running(size=size) as (screen, pilot, _):
+
+        async def click(name: str) -> None:
+            await pilot.click("#views", offset=(drawn(pilot.app).splitlines()[2].index(name) + 1, 0))
+
+        for name, view, kind in [
+            ("mlp-off", "sublayers", "mlp-off"), ("trace", "trace", "trace"), ("swap", "curves", "swap"),
+            ("drop", "curves", "drop"),
+        ]:  # fmt: skip
+            await click(name)
+            await until(pilot, lambda: (screen.view, screen.kind) == (view, kind))  # noqa: B023
+        every = screen.measure
+        assert (every is None) == screen._all_fit() == (size[1] == 50)
+        await click("top-1")
+        await until(pilot, lambda: screen.measure == "top1_same")
+        await click("top-1")
+        await until(pilot, lambda: screen.measure == (every if screen._all_fit() else "top1_same"))
+        await click("KL")
+        await until(pilot, lambda: screen.measure == "kl_nats")
 
 
 async def test_a_click_moves_to_the_nearest_layer_and_the_footer_acts():
@@ -265,6 +325,7 @@ async def test_the_trace_is_run_when_it_is_first_opened():
         await settled(pilot)
         assert asked(engine)[-1] == TakeSweep((PROMPT,), ("trace",), position=3, tracked=7)
         assert f"{12 * 6} rows" in drawn(pilot.app) and "drop 0 @3" in drawn(pilot.app)
+        assert re.search(r"KL \S+, \d+.. of 72 places", unwrapped(pilot.app))
         await press(pilot, "up", "up", "left")
         assert "drop 2 @2" in drawn(pilot.app) and screen.cell() == (2, 2)
         await press(pilot, "home", *["down"] * 5)
@@ -277,6 +338,15 @@ async def test_the_trace_is_run_when_it_is_first_opened():
         assert len(asked(engine)) == n and "drop 1 @5" in drawn(pilot.app)
         await press(pilot, "left", "enter")
         await until(pilot, lambda: pilot.app.results == [Chosen("drop 1 @4", PROMPT, 3)])
+
+
+async def test_all_of_a_trace_is_in_sight_where_it_can_be():
+    async with running(FakeEngine(30), size=(120, 40), schedule="drop 0 @5") as (screen, pilot, _):
+        await until(pilot, lambda: "\n 29 " in drawn(pilot.app) and "\n  0 " in drawn(pilot.app))
+        assert "above" not in drawn(pilot.app) and "drop 0 @5" in drawn(pilot.app)
+        await press(pilot, "v", "v", "v")
+        await pilot.resize_terminal(80, 24)
+        await until(pilot, lambda: "…" in drawn(pilot.app) and "more above" in drawn(pilot.app))
 
 
 async def test_a_trace_that_is_not_there_yet_can_be_left():
@@ -297,6 +367,8 @@ async def test_a_trace_that_is_not_there_yet_can_be_left():
 async def test_a_deck_is_drawn_as_its_median_and_stepped_through():
     async with running(prompts=DECK) as (screen, pilot, engine):
         assert asked(engine) == [TakeSweep(DECK, ("drop", "swap"))]
+        assert "prompt 1 of 3" in drawn(pilot.app) and "median of 3 prompts" not in drawn(pilot.app)
+        await press(pilot, "[")
         assert "all 3 prompts: median" in drawn(pilot.app) and "median of 3 prompts" in drawn(pilot.app)
         assert f"{3 * ROWS} rows" in drawn(pilot.app)
         assert "deck of 3: KL median" in drawn(pilot.app) and "worst" in drawn(pilot.app)
@@ -305,6 +377,31 @@ async def test_a_deck_is_drawn_as_its_median_and_stepped_through():
         assert "mean over" in drawn(pilot.app) and "median of 3 prompts" not in drawn(pilot.app)
         await press(pilot, "right", "enter")
         await until(pilot, lambda: pilot.app.results == [Chosen("drop 1", DECK[1], None)])
+
+
+async def test_the_deck_keeps_its_order_and_the_prompt_at_hand_comes_first():
+    """Of a deck: shown as the deck numbers it, swept first, told in full beside the median."""
+    for shown_as, keys in (("prompt 2 of 3", []), ("all 3 prompts: median", ["[", "["])):
+        async with running(prompts=DECK, present=DECK[1], position=2) as (screen, pilot, engine):
+            assert asked(engine) == [TakeSweep((DECK[1], DECK[0], DECK[2]), ("drop", "swap"))]
+            await press(pilot, *keys)
+            assert shown_as in drawn(pilot.app) and DECK[1] in drawn(pilot.app)
+            told = sweep_words.point(screen.sweeps[DECK[1], "drop"], 0, 2, glyphs.UNICODE)
+            assert " · ".join(told[:2]) in unwrapped(pilot.app)
+            await press(pilot, "v", "v")
+            await settled(pilot)
+            assert asked(engine)[-1] == TakeSweep((DECK[1],), ("trace",), position=2)
+            assert "prompt 2 of 3" in drawn(pilot.app)
+
+
+async def test_a_prompt_that_is_left_out_is_told():
+    async with running(prompts=DECK, present="") as (screen, pilot, engine):
+        assert asked(engine) == [TakeSweep(DECK, ("drop", "swap"))]
+        assert "the deck is full: the prompt at hand is not pinned and is left out" in drawn(pilot.app)
+        assert "all 3 prompts: median" in drawn(pilot.app)
+        await press(pilot, "v", "v")
+        await settled(pilot)
+        assert asked(engine)[-1] == TakeSweep((DECK[0],), ("trace",))
 
 
 async def test_the_trace_of_another_prompt_of_the_deck_is_read_at_its_end():
@@ -322,6 +419,7 @@ async def test_the_deck_fills_in_prompt_by_prompt():
     engine = FakeEngine()
     engine.gates[TakeSweep] = Turnstile(2 * PARTS + 1)  # all of the first prompt, some of the second
     async with running(engine, prompts=DECK, settle=False) as (screen, pilot, _):
+        await press(pilot, "[")
         await until(pilot, lambda: "median of 2 of 3 prompts" in drawn(pilot.app))
         assert "deck, 2 of 3 so far: KL median" in drawn(pilot.app)
         await press(pilot, "escape", "right", "right", "right", "right", "right")
@@ -353,7 +451,8 @@ async def test_a_failure_is_told_and_r_tries_again():
         assert "Out of memory" not in drawn(pilot.app) and f"{ROWS} rows" in drawn(pilot.app)
 
 
-async def test_an_engine_that_died_is_told_and_can_be_left():
+@pytest.mark.parametrize("key", ["escape", "r"])
+async def test_an_engine_that_died_is_told_and_can_be_left(key):
     engine = FakeEngine()
     engine.gates[TakeSweep] = Turnstile(2)
     async with running(engine, settle=False) as (screen, pilot, _):
@@ -361,13 +460,15 @@ async def test_an_engine_that_died_is_told_and_can_be_left():
         await press(pilot, "escape")
         engine.failures[TakeSweep] = [Failure("died", "The engine was killed (signal 9).")]
         await press(pilot, "r")
-        await until(pilot, lambda: "(signal 9). esc goes back to the stack" in unwrapped(pilot.app))
+        told = "(signal 9). r goes back to the stack and starts the engine again."
+        await until(pilot, lambda: told in unwrapped(pilot.app) and "go on" in footer(pilot.app))
         assert screen.dead and "engine stopped" in drawn(pilot.app) and screen.sweep("drop").done.sum() == 6
         n = len(asked(engine))
-        await press(pilot, "v", "r", "right", "v", "v")
+        await press(pilot, "v", "right", "v", "v")
         assert "(signal 9)" in drawn(pilot.app) and len(asked(engine)) == n
-        await press(pilot, "escape")
+        await press(pilot, key)
         await until(pilot, lambda: pilot.app.results == [None])
+        assert screen.restart == (key == "r") and len(asked(engine)) == n
 
 
 async def test_a_row_that_is_not_a_number_is_told_and_the_rest_drawn():

@@ -8,13 +8,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 from rich.cells import cell_len
 
-from stagescope.engine.protocol import Sweep
+from stagescope.engine.protocol import MOST_PROMPTS, Sweep
 from stagescope.screens.sweep_deck import median_and_worst
 from stagescope.screens.widgets import glyphs as g
 from stagescope.screens.widgets.glyphs import Glyphs
 from stagescope.text import fit, printable, visible
 
-EXCERPT = 18  # cells of a prompt that is named beside numbers
+EXCERPT = 18  # cells of a prompt that is named beside numbers on the explore screen
 
 
 @dataclass(frozen=True)
@@ -64,6 +64,12 @@ def place(deck: Deck, prompt: str) -> str:
     return f"deck {at}of {len(deck.prompts)}"
 
 
+def together(deck: Deck, prompt: str) -> tuple[str, ...]:
+    """What is swept together: the deck in its order, then the prompt if it is not pinned and one more can be swept."""
+    room = prompt not in deck.prompts and len(deck.prompts) < MOST_PROMPTS
+    return (*deck.prompts, prompt) if room else deck.prompts
+
+
 def effect(sweeps: Sequence[Sweep]) -> DeckEffect:
     """From sweeps of one schedule, one sweep a prompt."""
     counted = [sweep for sweep in sweeps if sweep.complete and 0 not in sweep.notes]
@@ -90,8 +96,8 @@ def told(found: DeckEffect, glyphs: Glyphs) -> list[str]:
     ]
 
 
-def excerpt(prompt: str, glyphs: Glyphs) -> str:
+def excerpt(prompt: str, glyphs: Glyphs, cells: int = EXCERPT) -> str:
     """The beginning of a prompt in quotation marks, harmless."""
     text = visible(prompt, True) if glyphs.ascii_only else printable(prompt)
-    text = fit(text, min(EXCERPT, cell_len(text)), glyphs.ascii_only)
+    text = fit(text, min(cells, cell_len(text)), glyphs.ascii_only).rstrip()
     return f'"{text}"' if glyphs.ascii_only else f"“{text}”"

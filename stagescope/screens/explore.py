@@ -41,6 +41,7 @@ from stagescope.screens.deck import Deck, DeckEffect
 from stagescope.screens.edits import History
 from stagescope.screens.explore_jobs import ExploreJobs
 from stagescope.screens.explore_keys import EMPTY, VIEWS, ExploreKeys
+from stagescope.screens.frame import SMALLEST
 from stagescope.screens.rows import Row, rows
 from stagescope.screens.widgets.detail import effect_line, row_line
 from stagescope.screens.widgets.line import Field, Line, PromptField, ScheduleField
@@ -51,9 +52,7 @@ from stagescope.text import printable
 PAUSE = 0.06  # seconds without a key before the output follows the prompt
 QUIET = 0.3  # ... before the whole stack does
 STALE = 1.0  # seconds after which numbers of an earlier request are dimmed: most answers come sooner
-NOTE = 8.0  # seconds a remark stays in the status line
 EXPLORE_ACTIONS = frozenset(action.name for action in actions.of("explore"))
-SMALLEST = (60, 16)
 SCHEDULE_HINT = ": types a schedule, such as drop 3-5; swap 7 8"
 TALL = 44  # rows of terminal from which the row under the cursor is told in full, in two lines of its own
 
@@ -87,6 +86,7 @@ class Explore(ExploreKeys, ExploreJobs):
         self.census_wanted = True
         self.deck = Deck()
         self.swept = ""  # the prompt that `w` was pressed on
+        self.to_pin = ""  # the prompt that `p` was pressed on before it was read
         self.declined: dict[str, TakeSweep] = {}  # job -> what was cancelled or failed: not asked again by itself
         # what is known
         self.info: ModelInfo | None = None
@@ -100,8 +100,6 @@ class Explore(ExploreKeys, ExploreJobs):
         self.jobs: dict[str, tuple[Request, Progress]] = {}
         self.dead = False  # the engine ended; r starts another
         self.failure = ""  # stays until something works again
-        self.note = ""  # goes by itself
-        self.note_timer = None
         self.overdue = False  # what is wanted was asked for a while ago; until then old numbers stay bright
         self.overdue_timer = None
         self.schedule_error: ScheduleError | None = None
@@ -251,6 +249,9 @@ class Explore(ExploreKeys, ExploreJobs):
     def _show_output(self, request: Read, reading: Reading) -> None:
         self.output, self.output_for, self.failure = reading, request, ""
         self.draw()
+        to_pin, self.to_pin = self.to_pin, ""
+        if to_pin == self.prompt == reading.prompt and to_pin not in self.deck.prompts:
+            self.action_pin()
 
     def _failed(self, job: str, reply: Failure) -> None:
         if reply.kind == "cancelled":
@@ -348,21 +349,5 @@ class Explore(ExploreKeys, ExploreJobs):
             return "reading"
         return "idle" if self.info and self.info.loaded else "no model"
 
-    def say(self, note: str) -> None:
-        """A remark in the status line, for a while."""
-        self.note = note
-        if self.note_timer:
-            self.note_timer.stop()
-        self.note_timer = self.set_timer(NOTE, self._unsay)
-        self.draw_status()
-
-    def _unsay(self) -> None:
-        self.note = ""
-        self.draw_status()
-
     def on_resize(self, event: events.Resize) -> None:
-        width, height = event.size
-        self.set_class(width < SMALLEST[0] or height < SMALLEST[1], "-small")
-        self.set_class(height >= TALL, "-tall")
-        self.small.show(f"stagescope needs {SMALLEST[0]}x{SMALLEST[1]}, this terminal is {width}x{height}")
-        self.call_after_refresh(self.draw)
+        self.set_class(event.size.height >= TALL, "-tall")  # the rest is Frame's, which Textual calls as well

@@ -10,12 +10,11 @@ from contextlib import aclosing
 from dataclasses import replace
 from functools import lru_cache, partial
 
-from textual.screen import Screen
-
 from stagescope import sweep_report
 from stagescope.engine.kinds import entries
 from stagescope.engine.protocol import Census, Failure, Progress, Reply, Request, Sweep, TakeCensus, TakeSweep
 from stagescope.screens import deck, words
+from stagescope.screens.frame import Frame
 
 JOBS = {"load": "loading", "read": "reading", "census": "census of neurons", "token": "finding the token"}
 BRIEF = ("read", "deck", "sweep")  # jobs that are told once they say how far they are: most are over before
@@ -26,7 +25,7 @@ MOST_TOKENS = 64
 MOST_FOUND = 64  # sweeps and effects on the deck that are kept, a few KB each
 
 
-class ExploreJobs(Screen):
+class ExploreJobs(Frame):
     """A third of the Explore screen: it asks, shows how far each job is, and begins what is due."""
 
     async def _converse(self, job: str, request: Request, receive: Callable[[Reply], None], stage: str = "") -> bool:
@@ -71,7 +70,7 @@ class ExploreJobs(Screen):
     # ------------------------------------------------------------------------------- begun without a key
 
     def next_job(self) -> None:
-        """Begin what is due: the census once, the deck after each reading, the standing when nothing else runs."""
+        """Begin what is due: the census once; after each reading the deck, then the standing, census or not."""
         if self.info is None or not self.info.loaded or self.dead or self.answered is None:
             return
         if self.census_wanted and self.census is None and "census" not in self.jobs:
@@ -83,7 +82,7 @@ class ExploreJobs(Screen):
             self.stop("sweep")  # the engine answers long requests in turn, and the deck was asked for
             self._take("deck", on_deck, f"deck of {len(on_deck.prompts)}")
         short = len(self.reading.tokens) <= MOST_TOKENS or self.prompt == self.swept
-        if not self.jobs and short and self._is_due("sweep", of_kind):
+        if not self.jobs.keys() & {"load", "deck", "sweep"} and short and self._is_due("sweep", of_kind):
             self._take("sweep", of_kind, f"sweep of {sweep_report.NAMES[of_kind.kinds[0]][1]}")
 
     def on_screen_resume(self) -> None:

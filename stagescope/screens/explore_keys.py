@@ -7,7 +7,6 @@ from dataclasses import replace
 from functools import partial
 
 from textual import on
-from textual.screen import Screen
 from textual.widgets import Input
 
 from stagescope import paths
@@ -17,6 +16,7 @@ from stagescope.engine.tokens import Token
 from stagescope.screens import deck, words
 from stagescope.screens.ask import Ask, Confirm
 from stagescope.screens.edits import CannotEdit, key_edit
+from stagescope.screens.frame import Frame
 from stagescope.screens.help import Help
 from stagescope.screens.models import Models
 from stagescope.screens.rows import Row
@@ -32,7 +32,7 @@ UNKNOWN = "the model's layers are not known yet"
 SLOW_LOAD = 20.0  # seconds of loading that `q` asks about
 
 
-class ExploreKeys(Screen):
+class ExploreKeys(Frame):
     """A third of the Explore screen: it changes what is wanted, then draws and asks."""
 
     # ---------------------------------------------------------------------------------- editing the network
@@ -182,9 +182,10 @@ class ExploreKeys(Screen):
         self.stop("sweep")
         self.swept = self.prompt
         self.declined.pop("sweep", None)
-        prompts = (self.prompt, *(prompt for prompt in self.deck.prompts if prompt != self.prompt))[:MOST_PROMPTS]
+        prompts = deck.together(self.deck, self.prompt)
+        present = self.prompt if self.prompt in prompts else ""
         looked_at = (self.tracked, self.at, str(self.schedule), self.stack.glyphs.ascii_only)
-        screen = SweepScreen(self.info, self.load, prompts, *looked_at)
+        screen = SweepScreen(self.info, self.load, prompts, present, *looked_at)
         self.app.push_screen(screen, partial(self._point_chosen, screen))
 
     def _point_chosen(self, screen: SweepScreen, chosen: Chosen | None) -> None:
@@ -192,6 +193,8 @@ class ExploreKeys(Screen):
         if screen.dead:
             self.dead, self.failure = True, screen.failure
             self.draw_status()
+            if screen.restart:
+                self.action_restart()
         elif chosen is not None:
             self._go_to(chosen.prompt)
             self.at = self.at if chosen.position is None else chosen.position
@@ -205,7 +208,8 @@ class ExploreKeys(Screen):
         if not self.prompt:
             self.say(EMPTY)
         elif not is_pinned and not (self.output and self.output.prompt == self.prompt):
-            self.say("this prompt was not read yet: it can be pinned then")
+            self.to_pin = self.prompt
+            self.say("this prompt was not read yet: it is pinned as soon as it was")
         elif not is_pinned and len(self.deck.prompts) == MOST_PROMPTS:
             self.say(f"the deck is full, {MOST_PROMPTS} prompts: p on one of them takes it off")
         else:

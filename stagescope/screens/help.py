@@ -51,7 +51,7 @@ SHOWN = {
         ("loss", "cross-entropy of the token that follows in the prompt, in nats, minus the baseline's"),
         ("swap 4 5", "stands between its layers, at 4.5"),
         ("trace", "one layer left out at one token: what becomes of the followed token where the trace is read"),
-        ("deck", "over several prompts a curve is the median of their means; the detail also tells the worst"),
+        ("deck", "[ ] lead through its prompts and to all: the median of their means; the detail also tells the worst"),
     ),
 }
 

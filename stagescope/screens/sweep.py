@@ -9,13 +9,13 @@ sweep_keys.py says what keys do, sweep_words.py words the lines, figures.py draw
 from __future__ import annotations
 
 import math
+import re
 from contextlib import aclosing
 from dataclasses import replace
 from functools import cached_property, partial
 from typing import NamedTuple
 
 from rich.text import Text
-from textual import events
 from textual.app import ComposeResult
 from textual.content import Content
 
@@ -30,11 +30,10 @@ from stagescope.screens.widgets import glyphs
 from stagescope.screens.widgets.line import Line
 from stagescope.screens.widgets.picture import Picture
 
-SMALLEST = (60, 16)
 PANEL = 9  # lines a panel needs to be readable: three stand above each other where each has as many
-AROUND = 6  # lines that are no picture: header, prompt, views, detail (two or three), status, footer
-NOTE = 8.0  # seconds a remark stays in the status line
-WAITING = "waiting for the engine"  # which does one long job at a time
+AROUND = 5  # lines that are no picture, but for the detail: header, prompt, views, status, footer
+ONE_LINE = 120  # cells from which a cell of a trace is told in one line
+WAITING = "waiting for a reading or another job of the engine"  # which does one long job at a time
 SOON = 0.1  # seconds between two drawings while rows come in: a drawing of three panels costs more than a row
 
 
@@ -47,10 +46,10 @@ class Chosen(NamedTuple):
 
 
 class SweepScreen(SweepKeys):
-    """Dismissed with the point that was opened, or None.
+    """Dismissed with the point that was opened, or None; `restart` then says that `r` was pressed on a dead engine.
 
-    prompts: the prompt at hand first, then the deck's others. tracked, position: what a trace of the prompt at hand is
-    read as, and where. schedule: the cursor starts on it if it is one of the rows.
+    prompts: those of the deck, as it numbers them. present: the prompt at hand, one of them, or "" when it is left out.
+    tracked, position: what a trace of it is read as, and where. schedule: the cursor starts on it if it is a row.
     """
 
     PLACE = "sweep"  # in the table of actions
@@ -63,29 +62,29 @@ class SweepScreen(SweepKeys):
         info: ModelInfo,
         load: Load,
         prompts: tuple[str, ...],
+        present: str,
         tracked: int | None,
         position: int,
         schedule: str = "",
         ascii_only: bool = False,
     ):
         super().__init__()
-        self.info, self.load, self.prompts = info, load, prompts
+        self.info, self.load, self.prompts, self.present = info, load, prompts, present
+        self.in_turn = tuple(sorted(prompts, key=lambda prompt: prompt != present))  # the one at hand is swept first
         self.tracked, self.position = tracked, position
         self.ascii_only = ascii_only
         self.glyphs = glyphs.ASCII if ascii_only else glyphs.UNICODE
         # what is looked at
-        self.view, self.kind, self.at_layer = self._place_of(schedule)
-        self.at_token: int | None = None  # column of the trace; None: the one it is read at
+        self.view, self.kind, self.at_layer, self.at_token = self._place_of(schedule)  # token: column of the trace
         self.only: str | None = None  # the measure that is drawn alone
-        self.shown: int | None = None if len(prompts) > 1 else 0  # which prompt; None: the median of all
+        self.shown = prompts.index(present) if present else None  # which prompt; None: the median of all
         # what is known
         self.sweeps: dict[tuple[str, str], Sweep] = {}  # (prompt, kind) -> the last
         self.medians: dict[str, Sweep] = {}  # kind -> median_sweep of all prompts; made when it is drawn
         self.running: TakeSweep | None = None
         self.progress = Progress(WAITING, math.nan)
         self.stopped: set[TakeSweep] = set()  # cancelled or failed: only `r` runs them again
-        self.failure, self.dead = "", False  # dead: the engine ended
-        self.note, self.note_timer = "", None
+        self.failure, self.dead, self.restart = "", False, False  # dead: the engine ended
         self.drawing, self.moved = None, False  # a drawing is due: a timer, after the keys
 
         self.small, self.header, self.prompt_line = Line("small"), Line("header"), Line("prompt")
@@ -99,8 +98,9 @@ class SweepScreen(SweepKeys):
         yield from (self.detail, self.status, self.footer)
 
     def on_mount(self) -> None:
-        self.set_class(len(self.prompts) > 1, "-deck")
         self.go_on()
+        if not self.present:
+            self.say("the deck is full: the prompt at hand is not pinned and is left out")
 
     # ------------------------------------------------------------------------------------- what is looked at
 
@@ -110,18 +110,22 @@ class SweepScreen(SweepKeys):
         kinds = [kind for view in ("curves", "sublayers") for kind in VIEWS[view]]
         return {kind: entries(kind, self.info.n_layers, parallel_blocks=self.info.parallel) for kind in kinds}
 
-    def _place_of(self, schedule: str) -> tuple[str, str, int]:
-        """(view, kind, layer) of a schedule; of the first drop if it is none of the rows."""
+    def _place_of(self, schedule: str) -> tuple[str, str, int, int | None]:
+        """(view, kind, layer, token) of a schedule, of the first drop if it is none of the rows. Token None: of a
+        trace, the one it is read at."""
+        if of_trace := re.fullmatch(r"drop (\d+) @(\d+)", schedule):
+            return "trace", "trace", int(of_trace[1]), int(of_trace[2])
         for view in ("curves", "sublayers"):
             for kind in VIEWS[view]:
                 for layer, row in enumerate(self.rows[kind]):
                     if row.schedule == schedule:
-                        return view, kind, layer
-        return "curves", "drop", 0
+                        return view, kind, layer, None
+        return "curves", "drop", 0, None
 
     @property
     def prompt(self) -> str:
-        return self.prompts[self.shown or 0]
+        """The one that is told in full: also of the median of all that is drawn."""
+        return (self.present or self.prompts[0]) if self.shown is None else self.prompts[self.shown]
 
     @property
     def measure(self) -> str | None:
@@ -133,19 +137,21 @@ class SweepScreen(SweepKeys):
 
     @property
     def detail_lines(self) -> int:
+        if self.view == "trace":
+            return 1 if self.size.width >= ONE_LINE else 2
         return 3 if len(self.prompts) > 1 else 2
 
     def sweep(self, kind: str) -> Sweep | None:
-        """What is known of a kind on the prompt that is told in full."""
+        """What is known of a kind on `prompt`."""
         return self.sweeps.get((self.prompt, kind))
 
     def of_deck(self, kind: str) -> list[Sweep]:
         return [self.sweeps[prompt, kind] for prompt in self.prompts if (prompt, kind) in self.sweeps]
 
     def here(self, sweep: Sweep) -> int:
-        """The position looked at: in a prompt of the deck, its last."""
+        """The position looked at: in another prompt of the deck, its last."""
         n = len(sweep.tokens)
-        position = self.position if sweep.prompt == self.prompts[0] else -1
+        position = self.position if sweep.prompt == self.present else -1
         return min(max(position if position >= 0 else n + position, 0), n - 1)
 
     def cell(self) -> tuple[int, int]:
@@ -169,9 +175,9 @@ class SweepScreen(SweepKeys):
     def wanted(self) -> TakeSweep:
         """What the view shows. Curves are of all prompts, and do not depend on what is tracked; a trace is of one."""
         if self.view == "trace":
-            position = self.position if self.prompt == self.prompts[0] else -1
+            position = self.position if self.prompt == self.present else -1
             return TakeSweep((self.prompt,), ("trace",), position=position, tracked=self.tracked)
-        return TakeSweep(self.prompts, VIEWS[self.view])
+        return TakeSweep(self.in_turn, VIEWS[self.view])
 
     def rest_of(self, request: TakeSweep) -> tuple[str, ...]:
         """The prompts where it is not complete."""
@@ -181,14 +187,19 @@ class SweepScreen(SweepKeys):
     def go_on(self) -> None:
         """Run what the view wants, if it does not run, was not stopped and is not there; what else ran is let go."""
         request = self.wanted()
-        if request != self.running and request not in self.stopped and self.rest_of(request) and not self.dead:
-            self.failure = self.note = ""
-            self.run_worker(partial(self._sweep, request), group="sweep", exclusive=True)
+        if request != self.running:
+            self.let_go()
+            if request not in self.stopped and self.rest_of(request) and not self.dead:
+                self.failure = self.note = ""
+                self.running, self.progress = request, Progress(WAITING, math.nan)
+                self.run_worker(partial(self._sweep, request), group="sweep")
         self.draw()
 
+    def let_go(self) -> None:
+        self.running = None
+        self.workers.cancel_group(self, "sweep")
+
     async def _sweep(self, request: TakeSweep) -> None:
-        self.running, self.progress = request, Progress(WAITING, math.nan)
-        self.draw_status()
         try:
             asked = replace(request, prompts=self.rest_of(request))
             async with aclosing(self.app.engine.ask(asked)) as replies:
@@ -238,6 +249,7 @@ class SweepScreen(SweepKeys):
         if self.drawing is not None:
             self.drawing.stop()
         self.drawing, self.moved = None, False
+        self.draw_text()
         room, traced = not self.has_class("-small"), self.view == "trace"
         self.trace.display = room and traced
         self.trace.show(self._trace if traced and self.sweep("trace") else None)
@@ -273,18 +285,29 @@ class SweepScreen(SweepKeys):
 
         return figures.trace(self.sweep("trace"), width, height, chosen=self.cell(), ascii_only=self.ascii_only)
 
-    def draw_status(self) -> None:
-        """The lines of text."""
+    def draw_text(self) -> None:
+        """The lines about what is looked at: not at every progress, as a place among 6,000 rows takes 15 ms."""
         width, glyphs = self.size.width, self.glyphs
         known = next((sweep for (prompt, _), sweep in self.sweeps.items() if prompt == self.prompt), None)
         n_tokens = len(known.tokens) if known else None
-        shown = (self.shown or 0) if self.view == "trace" else self.shown
-        self.header.show(words.header(self.info, None, self.state(), width))
-        self.prompt_line.show(sweep_words.prompt_line(self.prompts, shown, n_tokens, width, glyphs))
+        shown = self.prompts.index(self.prompt) if self.view == "trace" else self.shown
+        self.prompt_line.show(sweep_words.prompt_line(self.prompts, self.prompt, shown, n_tokens, width, glyphs))
         self.views.show(sweep_words.view_line(self.view, self.kind, self.measure, width, glyphs))
+        self.detail.styles.height = self.detail_lines
         self.detail.show(sweep_words.wrapped(self._point(), width, self.detail_lines, glyphs))
+
+    def draw_status(self) -> None:
+        """The lines that change while nothing else does."""
+        self.header.show(words.header(self.info, None, self.state(), self.size.width))
         self.status.show(self._status(), layout=True)
-        self.footer.show(words.footer(width, "sweep"))
+        self.footer.show(words.footer(self.size.width, "sweep", self._idle_keys()))
+
+    def _idle_keys(self) -> set[str]:
+        """Actions that would do nothing now."""
+        idle = {"deck_back", "deck_forward"} if len(self.prompts) == 1 else set()
+        request = self.wanted()
+        can_go_on = self.dead or (request != self.running and self.rest_of(request))
+        return idle if can_go_on else idle | {"rest"}
 
     def state(self) -> str:
         return "engine stopped" if self.dead else "sweeping" if self.running else "idle"
@@ -306,7 +329,7 @@ class SweepScreen(SweepKeys):
 
     def _status(self) -> Content | str:
         if self.failure:
-            more = "esc goes back to the stack, r there starts the engine again." if self.dead else "r tries again."
+            more = "r goes back to the stack and starts the engine again." if self.dead else "r tries again."
             return Content.styled(f"{self.failure} {more}", "$text-error")
         if self.note:
             return Content.styled(self.note, "$text-accent")
@@ -323,24 +346,6 @@ class SweepScreen(SweepKeys):
             sweep = self.sweep("trace")
             return len(sweep.rows) if sweep else None
         return len(self.prompts) * sum(len(self.rows[kind]) for kind in VIEWS[self.view])
-
-    def say(self, note: str) -> None:
-        """A remark in the status line, for a while."""
-        self.note = note
-        if self.note_timer:
-            self.note_timer.stop()
-        self.note_timer = self.set_timer(NOTE, self._unsay)
-        self.draw_status()
-
-    def _unsay(self) -> None:
-        self.note = ""
-        self.draw_status()
-
-    def on_resize(self, event: events.Resize) -> None:
-        width, height = event.size
-        self.set_class(width < SMALLEST[0] or height < SMALLEST[1], "-small")
-        self.small.show(f"stagescope needs {SMALLEST[0]}x{SMALLEST[1]}, this terminal is {width}x{height}")
-        self.call_after_refresh(self.draw)
 
     def action_open(self) -> None:
         """Leave, with the chosen point."""

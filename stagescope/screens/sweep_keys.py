@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from textual import on
-from textual.screen import Screen
 
+from stagescope.screens.frame import Frame
 from stagescope.screens.help import Help
 from stagescope.screens.sweep_words import MEASURES, VIEWS
 from stagescope.screens.widgets.picture import Picture
@@ -12,7 +12,7 @@ from stagescope.screens.widgets.picture import Picture
 BETWEEN = {"swap": 0.5}  # a swap stands between its two layers
 
 
-class SweepKeys(Screen):
+class SweepKeys(Frame):
     """Half of the sweep screen: it changes what is looked at, then draws and asks."""
 
     def action_left(self) -> None:
@@ -50,17 +50,24 @@ class SweepKeys(Screen):
                 self.at_layer = min(max(min(self.at_layer, last) + across, 0), max(last, 0))
         self.draw_after_keys()
 
-    def action_view(self) -> None:
+    def action_view(self, kind: str = "") -> None:
+        """The next one; a click on a kind chooses the one it is in."""
         views = list(VIEWS)
-        self.view = views[(views.index(self.view) + 1) % len(views)]
-        self.kind = VIEWS[self.view][0]
+        if kind:
+            self.view = next(view for view in views if kind in VIEWS[view])
+        else:
+            self.view = views[(views.index(self.view) + 1) % len(views)]
+        self.kind = kind or VIEWS[self.view][0]
         self.failure = self.failure if self.dead else ""
         self.go_on()
 
-    def action_measure(self) -> None:
-        """All three, then each alone; only those where three do not fit."""
+    def action_measure(self, measure: str = "") -> None:
+        """All three, then each alone; only those where three do not fit. A click chooses one, a second one all."""
         choices = [None] * self._all_fit() + list(MEASURES)
-        self.only = choices[(choices.index(self.measure) + 1) % len(choices)]
+        if measure:
+            self.only = None if self.measure == measure and self._all_fit() else measure
+        else:
+            self.only = choices[(choices.index(self.measure) + 1) % len(choices)]
         self.draw()
 
     def action_deck_back(self) -> None:
@@ -75,7 +82,8 @@ class SweepKeys(Screen):
             self.say("there is one prompt only: p in the stack pins more")
             return
         if self.view == "trace":
-            self.shown, self.at_token = ((self.shown or 0) + by) % len(self.prompts), None
+            self.shown = (self.prompts.index(self.prompt) + by) % len(self.prompts)
+            self.at_token = None
         else:
             stops = [None, *range(len(self.prompts))]
             self.shown = stops[(stops.index(self.shown) + by) % len(stops)]
@@ -86,7 +94,8 @@ class SweepKeys(Screen):
         if self.running == request:
             self.say("it runs")
         elif self.dead:
-            self.draw_status()
+            self.restart = True
+            self.dismiss(None)
         elif not self.rest_of(request):
             self.say("all of it has been run")
         else:
@@ -99,8 +108,7 @@ class SweepKeys(Screen):
             self.dismiss(None)
             return
         self.stopped.add(self.running)
-        self.running = None
-        self.workers.cancel_group(self, "sweep")
+        self.let_go()
         self.draw()
 
     def action_help(self) -> None:

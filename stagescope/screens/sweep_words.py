@@ -10,6 +10,7 @@ from textual.content import Content
 
 from stagescope import sweep_report
 from stagescope.engine.protocol import Sweep
+from stagescope.screens.deck import excerpt
 from stagescope.screens.sweep_deck import median_and_worst
 from stagescope.screens.widgets import glyphs as g
 from stagescope.screens.widgets.glyphs import Glyphs
@@ -21,34 +22,41 @@ WIDE = 76  # cells from which the views' names and the measures' stand in one li
 QUIET, CHOSEN = "$foreground 60%", "bold $primary"
 
 
-def prompt_line(prompts: Sequence[str], shown: int | None, n_tokens: int | None, width: int, glyphs: Glyphs) -> Content:
-    """Which prompt, how long, and which of how many. shown: None when all are drawn."""
+def prompt_line(
+    prompts: Sequence[str], prompt: str, shown: int | None, n_tokens: int | None, width: int, glyphs: Glyphs
+) -> Content:
+    """The prompt told in full, how long, and which of how many. shown: None when the median of all is drawn."""
     told = [f"{n_tokens} tokens"] if n_tokens else []
     if len(prompts) > 1:
         which = f"all {len(prompts)} prompts: median" if shown is None else f"prompt {shown + 1} of {len(prompts)}"
         told += [f"[ ] {which}"]
     after = "".join(f" {glyphs.zero} {part}" for part in told)
     room = width - len("prompt   ") - cell_len(after)
-    text = fit(prompts[shown or 0], room, glyphs.ascii_only).rstrip()
+    text = fit(prompt, room, glyphs.ascii_only).rstrip()
     return Content.assemble((f"prompt {glyphs.cursor} ", QUIET), text, (after, QUIET))
 
 
 def view_line(view: str, kind: str, measure: str | None, width: int, glyphs: Glyphs) -> Content:
-    """Views and measures, the ones that are shown bright, a mark at the chosen series; a click goes on to the next.
+    """Views and measures, the ones that are shown bright, a mark at the chosen series; a click chooses.
 
     measure: None when all three are drawn.
     """
 
-    def marked(kinds: Sequence[str]) -> str:
-        return " + ".join(f"{glyphs.cursor}{one}" if one == kind else one for one in kinds)
+    def clicked(name: str, style: str, does: str) -> Content:
+        return Content.styled(name, style).stylize(f"@click=screen.{does}")
 
-    views = [(marked(kinds), CHOSEN if name == view else QUIET) for name, kinds in VIEWS.items()]
-    left = Content("   ").join(Content.styled(*part) for part in views).stylize("@click=screen.view()")
+    def kinds_of(name: str) -> Content:
+        style = CHOSEN if name == view else QUIET
+        marked = {one: f"{glyphs.cursor}{one}" if one == kind else one for one in VIEWS[name]}
+        parts = [clicked(told, style, f"view('{one}')") for one, told in marked.items()]
+        return Content.styled(" + ", style).join(parts)
+
+    left = Content("   ").join(map(kinds_of, VIEWS))
     if view == "trace":
         return left
     names = MEASURES if width >= WIDE else {**MEASURES, "top1_same": "top-1", "entropy_change_bits": f"{glyphs.delta}H"}
-    measures = [(name, CHOSEN if measure in (None, key) else QUIET) for key, name in names.items()]
-    right = Content("  ").join(Content.styled(*part) for part in measures).stylize("@click=screen.measure()")
+    styles = {key: CHOSEN if measure in (None, key) else QUIET for key in names}
+    right = Content("  ").join(clicked(name, styles[key], f"measure('{key}')") for key, name in names.items())
     return Content.assemble(left, " " * max(width - left.cell_length - right.cell_length, 2), right)
 
 
@@ -82,7 +90,7 @@ def point(sweep: Sweep, row: int, here: int, glyphs: Glyphs) -> list[str]:
 def traced_point(sweep: Sweep, row: int, glyphs: Glyphs) -> list[str]:
     """One cell of a trace in full.
 
-    drop 5 @3 ·Tower · after ·of ▸·Paris p .753→.204, rank 1→3 · KL 1.20 · top-1 changed · ΔH +1.2 bits · 3rd of 330 ..
+    drop 5 @3 ·Tower · after ·of ▸·Paris p .753→.204, rank 1→3 · KL 1.20, 3rd of 330 places · top-1 changed · ΔH ..
     """
     if said := _unknown(sweep, row):
         return said
@@ -101,10 +109,9 @@ def traced_point(sweep: Sweep, row: int, glyphs: Glyphs) -> list[str]:
         sweep.rows[row].schedule + ("" if of is None else f" {token(of)}"),
         *([] if np.isnan(kl) else [
             f"after {token(here)} {glyphs.cursor}{text} {change}, rank {ranks}",
-            f"KL {g.number(kl)}",
+            ", ".join([f"KL {g.number(kl)}", *_place(sweep, row)]),
             "top-1 kept" if sweep.top1_same[row, here] == 1 else "top-1 changed",
             f"{glyphs.delta}H {g.signed(float(sweep.entropy_change_bits[row, here]))} bits",
-            *_place(sweep, row),
         ]),
         *_note(sweep, row),
     ]  # fmt: skip
@@ -118,10 +125,7 @@ def deck_words(sweeps: Sequence[Sweep], row: int, n_prompts: int, glyphs: Glyphs
     median, worst, where = found
     known = sum(bool(sweep.done[row]) for sweep in sweeps)
     of = f"deck of {n_prompts}" if known == n_prompts else f"deck, {known} of {n_prompts} so far"
-    prompt = printable(where.prompt)
-    prompt = prompt if cell_len(prompt) <= 30 else fit(prompt, 30, glyphs.ascii_only).rstrip()
-    quoted = f'"{prompt}"' if glyphs.ascii_only else f"“{prompt}”"
-    return [f"{of}: KL median {g.number(median)}, worst {g.number(worst)} on {quoted}"]
+    return [f"{of}: KL median {g.number(median)}, worst {g.number(worst)} on {excerpt(where.prompt, glyphs, 30)}"]
 
 
 def wrapped(parts: Sequence[str], width: int, lines: int, glyphs: Glyphs) -> Content:

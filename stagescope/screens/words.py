@@ -6,6 +6,7 @@ from __future__ import annotations
 import math
 import re
 import shlex
+from collections.abc import Collection
 
 from rich.cells import cell_len
 from textual.content import Content
@@ -81,10 +82,13 @@ def schedule_error(error: ScheduleError, indent: int, width: int) -> Content:
     return Content.assemble(" " * start, carets, "\n", reason)
 
 
-def footer(width: int, place: str) -> Content:
-    """The most wanted keys that fit, of the screen or of the line being typed; a click does the same."""
+def footer(width: int, place: str, without: Collection[str] = ()) -> Content:
+    """The most wanted keys that fit, of the screen or of the line being typed; a click does the same.
+
+    without: actions that can do nothing now.
+    """
     parts = []
-    for action in actions.footer(width, place):
+    for action in actions.footer(width, place, without):
         key = Content.styled(actions.key_name(action.keys[0]), "bold $primary")
         words = Content.assemble(key, " ", (action.label, "$foreground"))
         parts += [words.stylize(f"@click=screen.{action.name}()"), "  "]

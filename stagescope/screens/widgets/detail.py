@@ -198,14 +198,15 @@ def _lines(first: list[Part], second: list[Part], width: int, lines: int, glyphs
 
 
 def _ending(parts: list[Part], end: str, width: int, glyphs: Glyphs) -> list[Part]:
-    """Parts that fit `width` cells with `end` behind them, which loses what it counts first: "3rd of 30"."""
+    """Parts that fit `width` cells with `end` behind them: words go before numbers do."""
     if not end:
         return parts
     dot = f" {glyphs.zero} "
-    if sum(cell_len(text) for text, _ in parts) + cell_len(dot + end) > width:
-        end = " ".join(end.split()[:3])
-        parts = _cut(parts, width - cell_len(dot + end), glyphs)
-    return [*parts, (dot, QUIET), (end, "")]
+    room = width - cell_len(dot + end)
+    for long, short in ((" bits", ""), ("top-1 kept", "top-1")):
+        if sum(cell_len(text) for text, _ in parts) > room:
+            parts = [(text.replace(long, short), style) for text, style in parts]
+    return [*_cut(parts, room, glyphs), (dot, QUIET), (end, "")]
 
 
 def _cut(parts: list[Part], width: int, glyphs: Glyphs) -> list[Part]:
