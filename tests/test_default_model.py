@@ -63,15 +63,15 @@ def test_drops_and_swaps(engine, model, schedule: str) -> None:
 
 
 def test_a_sweep_of_drops_and_swaps(engine, model) -> None:
-    """Every row against one run of plain transformers each, prefixes not shared, nothing batched."""
+    """Rows from all depths against a run of plain transformers each, prefixes not shared, nothing batched."""
     sweeps = {}
     for reply in engine.answer(TakeSweep((PROMPT,))):
         if isinstance(reply, Sweep):
             sweeps[reply.kind] = reply
     ids = torch.tensor([token.id for token in sweeps["drop"].tokens])
     base = reference.lens(model, reference.run(model, ids).residuals[-1])
-    orders = {("drop", layer): [n for n in range(30) if n != layer] for layer in range(30)}
-    orders |= {("swap", layer): [*range(layer), layer + 1, layer, *range(layer + 2, 30)] for layer in range(29)}
+    orders = {("drop", layer): [n for n in range(30) if n != layer] for layer in (0, 1, 2, 6, 11, 17, 24, 28, 29)}
+    orders |= {("swap", layer): [*range(layer), layer + 1, layer, *range(layer + 2, 30)] for layer in (0, 1, 5, 11, 20, 27, 28)}
     for (kind, layer), order in orders.items():
         lens = reference.lens(model, reference.run(model, ids, [reference.Place(n) for n in order]).residuals[-1])
         ours = sweeps[kind]

@@ -146,11 +146,12 @@ steps = st.one_of(
 schedules = st.lists(steps, max_size=2).map("; ".join)
 
 
-@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=12, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(texts=st.lists(schedules, min_size=1, max_size=12), lengths=st.lists(st.integers(5, 12), min_size=1, max_size=4),
        at_once=st.sampled_from([8, 40, 512]))  # fmt: skip
 def test_batched_equals_one_by_one(both: Both, texts, lengths, at_once) -> None:
-    """Any schedules over prompts of any lengths, in waves of any size: as each alone, in fp32 within 1e-5.
+    """Any schedules over prompts of any lengths, in waves of any size: as each alone, in fp32 within 1e-5 of numbers
+    of size 1. Entropy and loss are of size 5 to 10, so are their differences' errors: 5e-5.
 
     Bit for bit it is not: a product over more rows adds up in another order, and so does attention over padding.
     """
@@ -174,8 +175,8 @@ def test_batched_equals_one_by_one(both: Both, texts, lengths, at_once) -> None:
         for text, ours in zip(texts, values, strict=True):
             (alone,), ((theirs,),) = taken(net, task(net, ids, [text]), averages=averages)
             close(base.entropy_bits, alone.entropy_bits, rtol=1e-5, atol=1e-5)
-            for measure in (KL, BITS, LOSS, P):
-                close(ours[measure], theirs[measure], rtol=1e-4, atol=1e-5)
+            for measure, atol in ((KL, 2e-5), (BITS, 5e-5), (LOSS, 5e-5), (P, 1e-5)):
+                close(ours[measure], theirs[measure], rtol=1e-4, atol=atol)
 
 
 def test_what_means_the_same_is_the_same(llama: Both) -> None:
