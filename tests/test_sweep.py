@@ -13,7 +13,7 @@ from stagescope.engine.local import LocalEngine
 from stagescope.engine.protocol import EngineError, Load, Progress, Read, Sweep, TakeSweep
 
 TEXT, OTHER = "The Eiffel Tower is located in", "Ten questions were left at the end of the evening"
-ARRAYS = (*sweep.COLUMNS, *sweep.BASE_COLUMNS, "done", "tracked")
+ARRAYS = (*sweep.MEASURES, *sweep.BASE_COLUMNS, "done", "tracked")
 
 
 @pytest.fixture(scope="module")

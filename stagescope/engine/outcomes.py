@@ -20,13 +20,13 @@ from stagescope.engine import blocks, lens, runner
 from stagescope.engine.blocks import Network, Start
 from stagescope.engine.memory import free_cached_memory, is_out_of_memory
 from stagescope.engine.metrics import entropy_bits, kl_nats, rank
+from stagescope.engine.protocol import MEASURES
 from stagescope.engine.runner import Node
 from stagescope.engine.schedule import Place, Plan, Schedule, resolve
 
 if TYPE_CHECKING:
     from stagescope.engine.averages import Averages
 
-MEASURES = ("kl_nats", "top1_same", "entropy_change_bits", "loss_change_nats", "tracked_rank", "tracked_p")
 # Rows of logits made by one product, and how many of them are measured together. On a CPU the unembedding of the
 # default model takes 0.9 ms a row with 256 and 1.8 ms with 16; temporaries of 64 rows come from memory already mapped,
 # those of 256 cost three times as much a row.

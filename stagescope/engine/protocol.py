@@ -240,6 +240,10 @@ class SweepRow:
     position: int | None = None  # of a trace
 
 
+# What is measured of one schedule at each position: the [S, T] arrays of a Sweep, in the order they are computed.
+MEASURES = ("kl_nats", "top1_same", "entropy_change_bits", "loss_change_nats", "tracked_rank", "tracked_p")
+
+
 @dataclass(frozen=True, eq=False)
 class Sweep:
     """Outcomes of one kind of schedules over one prompt, each against the baseline p of the same prompt.

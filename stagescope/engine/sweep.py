@@ -17,6 +17,7 @@ from stagescope.engine import cache, kinds, question
 from stagescope.engine.plan import Plan, uses_means
 from stagescope.engine.progress import progress
 from stagescope.engine.protocol import (
+    MEASURES,
     MOST_PROMPTS,
     EngineError,
     Load,
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
     from stagescope.engine.blocks import Network
     from stagescope.engine.outcomes import Kept
 
-COLUMNS = ("kl_nats", "top1_same", "entropy_change_bits", "loss_change_nats", "tracked_rank", "tracked_p")
 BASE_COLUMNS = ("base_entropy_bits", "base_loss_nats", "base_tracked_rank", "base_tracked_p")
 MOST_VALUES = 5_000_000  # rows x tokens of one sweep, 120 MB: a trace of the default model over 400 tokens
 PACE = 0.03  # seconds between two signs of progress, where readings are served: a step on a GPU takes a millisecond
@@ -135,7 +135,7 @@ def _unit(
         done=np.array([plan is None for plan in plans], bool),
         notes=notes,
         tracked=np.full(long, -1, np.int32),
-        **{name: np.full(wide, np.nan, np.float32) for name in COLUMNS},
+        **{name: np.full(wide, np.nan, np.float32) for name in MEASURES},
         **{name: np.full(long, np.nan, np.float32) for name in BASE_COLUMNS},
     )
     return Unit(ids, tuple(plans), request.tracked, sweep)
@@ -195,7 +195,7 @@ def key(unit: Unit, info: ModelInfo, dtype: str, device: str) -> str:
 
 def _thawed(sweep: Sweep) -> Sweep:
     """The same with arrays of its own, to be written to (the cache's are read-only, a reader's must not change)."""
-    names = ("done", "tracked", *COLUMNS, *BASE_COLUMNS)
+    names = ("done", "tracked", *MEASURES, *BASE_COLUMNS)
     return replace(sweep, notes=dict(sweep.notes), **{name: getattr(sweep, name).copy() for name in names})
 
 
@@ -239,7 +239,6 @@ def _fill(
     ]
     stage = f"sweep: {', '.join(dict.fromkeys(unit.sweep.kind for unit in units))}"
     began = time.monotonic()
-    clock = time.perf_counter()
     unshown: set[int] = set()
     shown_at = told_at = -np.inf
     for step in outcomes(net, tasks, averages, kept):
@@ -259,7 +258,7 @@ def _fill(
                 shown_at = told_at
                 yield from (_thawed(units[n].sweep) for n in sorted(unshown))
                 unshown.clear()
-    milliseconds = (time.perf_counter() - clock) * 1000
+    milliseconds = (time.monotonic() - began) * 1000
     for unit in units:
         unit.sweep = replace(unit.sweep, milliseconds=milliseconds)
         yield _thawed(unit.sweep)
@@ -275,7 +274,7 @@ def _put_base(net: Network, unit: Unit, base) -> None:
 
 
 def _put(sweep: Sweep, row: int, values: np.ndarray) -> None:
-    for name, column in zip(COLUMNS, values, strict=True):
+    for name, column in zip(MEASURES, values, strict=True):
         getattr(sweep, name)[row] = column
     sweep.done[row] = True
     here = list(sweep.positions)
