@@ -1,7 +1,7 @@
 """The one table of keys: bindings, footer, help screen, command palette and docs/keys.md all come from it.
 
 An action called "drop" is the method `action_drop` of the screen it works in. Its place is that screen
-("explore", "sweep", "help", "models", "ask", "confirm"), one of the two lines of the explore screen that take
+("explore", "sweep", "lens", "help", "ask" ...), one of the two lines of the explore screen that take
 text ("prompt", "schedule"), or the whole "app". Keys are spelled as Textual spells them.
 """
 
@@ -26,6 +26,8 @@ class Action:
 
 EDIT, MOVE, LOOK = "Edit the layer under the cursor", "Move", "Look"
 ASK, PROGRAM = "Prompt and schedule", "Program"
+# The screens beside the stack, as the help calls them.
+BESIDE = {"sweep": "Sweep", "lens": "Lens", "attention": "Attention", "neurons": "Neurons", "stages": "Stages"}
 
 _TABLE = {  # place -> rows of (name, keys, label, help, group, footer)
     "explore": (
@@ -55,6 +57,10 @@ _TABLE = {  # place -> rows of (name, keys, label, help, group, footer)
         ("census", "N", "census", "Count prediction and suppression neurons, if it was cancelled.", LOOK, 0),
         ("copy", "y", "copy", "Copy the shell command that prints this reading.", PROGRAM, 0),
         ("sweep", "w", "sweep", "Drop every layer, swap every pair: the effect by depth.", LOOK, 3),
+        ("lens_curves", "f", "follow", "The lens by depth, corrected and v1; where tokens of yours arrive.", LOOK, 0),
+        ("attention", "A", "near", "Attention to near tokens, by layer and head.", LOOK, 0),
+        ("neurons", "n", "neurons", "The strongest prediction and suppression neurons, and what they write.", LOOK, 0),
+        ("stages", "e", "stages", "The four stages: their boundaries, and every curve they rest on.", LOOK, 4),
         ("pin", "p", "pin", "Pin the prompt to the deck; again: take it off.", ASK, 0),
         ("deck_back", "[ ctrl+left", "deck back", "Go to the pinned prompt before.", ASK, 0),
         ("deck_forward", "] ctrl+right", "deck on", "Go to the next pinned prompt.", ASK, 0),
@@ -76,6 +82,26 @@ _TABLE = {  # place -> rows of (name, keys, label, help, group, footer)
         ("measure", "m", "measure", "Cycle: KL, top-1 kept, entropy change; all three where they fit.", LOOK, 4),
         ("deck_back", "[ ctrl+left", "deck back", "Go to the pinned prompt before; before the first: all.", ASK, 7),
         ("deck_forward", "] ctrl+right", "deck on", "Go to the next pinned prompt; after the last: all.", ASK, 6),
+        ("rest", "r", "go on", "Run what was cancelled or failed; start an engine that died.", PROGRAM, 5),
+        ("back", "escape q", "back", "Cancel what runs and keep what is done; again: back to the stack.", PROGRAM, 1),
+        ("help", "?", "help", "Show this page.", PROGRAM, 1),
+    ),
+    "lens": (
+        ("rest", "r", "go on", "Run what was cancelled or failed; start an engine that died.", PROGRAM, 5),
+        ("back", "escape q", "back", "Cancel what runs and keep what is done; again: back to the stack.", PROGRAM, 1),
+        ("help", "?", "help", "Show this page.", PROGRAM, 1),
+    ),
+    "attention": (
+        ("rest", "r", "go on", "Run what was cancelled or failed; start an engine that died.", PROGRAM, 5),
+        ("back", "escape q", "back", "Cancel what runs and keep what is done; again: back to the stack.", PROGRAM, 1),
+        ("help", "?", "help", "Show this page.", PROGRAM, 1),
+    ),
+    "neurons": (
+        ("rest", "r", "go on", "Run what was cancelled or failed; start an engine that died.", PROGRAM, 5),
+        ("back", "escape q", "back", "Cancel what runs and keep what is done; again: back to the stack.", PROGRAM, 1),
+        ("help", "?", "help", "Show this page.", PROGRAM, 1),
+    ),
+    "stages": (
         ("rest", "r", "go on", "Run what was cancelled or failed; start an engine that died.", PROGRAM, 5),
         ("back", "escape q", "back", "Cancel what runs and keep what is done; again: back to the stack.", PROGRAM, 1),
         ("help", "?", "help", "Show this page.", PROGRAM, 1),
@@ -148,15 +174,15 @@ def footer(width: int, place: str = "explore", without: Collection[str] = ()) ->
 
 
 def help_sections(place: str = "explore") -> list[tuple[str, list[tuple[str, str]]]]:
-    """[(heading, [(keys, sentence)])] of everything that works on the explore screen, or on the sweep screen alone."""
-    if place == "sweep":
-        sections = {"Sweep": of("sweep"), PROGRAM: [a for a in of("app") if not a.name.startswith("focus_")]}
+    """[(heading, [(keys, sentence)])] of all there is for the explore screen; for another, of what works on it."""
+    if place != "explore":
+        sections = {BESIDE[place]: of(place), PROGRAM: [a for a in of("app") if not a.name.startswith("focus_")]}
     else:
         everywhere = (*of("explore"), *of("app"))
         groups = (EDIT, ASK, MOVE, LOOK, PROGRAM)
         sections = {group: [a for a in everywhere if a.group == group] for group in groups}
         sections |= {"While typing the prompt": of("prompt"), "While typing a schedule": of("schedule")}
-        sections["In a sweep"] = of("sweep")
+        sections |= {f"On the screen {title!r}": of(beside) for beside, title in BESIDE.items()}
     return [(title, [(keys_text(a), a.help) for a in members]) for title, members in sections.items()]
 
 

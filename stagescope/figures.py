@@ -13,8 +13,9 @@ from rich.console import Console
 from rich.terminal_theme import TerminalTheme
 from rich.text import Text
 
+from stagescope.curves import exactly, legend
 from stagescope.engine.protocol import CorpusSweep, Sweep
-from stagescope.plot import exactly, legend, over, panel, plot, series, title
+from stagescope.plot import axes, marked, over, panel, series, title
 from stagescope.sweep_report import (
     by_prompt,
     corpus_line,
@@ -74,21 +75,21 @@ def curves(data: Sequence[Sweep] | CorpusSweep, width: int, height: int, ascii_o
     of = parts(data)
     n_layers, noise = of[0].model.n_layers, of[0].model.noise_kl
     drawn = {measure: series(of, measure) for measure in PANELS}
-    axes = list(dict.fromkeys(one.axis for one in drawn[PANELS[0]])) or ["layer"]
+    blocks = list(dict.fromkeys(one.axis for one in drawn[PANELS[0]])) or ["layer"]
     across = 3 if width >= SIDE_BY_SIDE else 1
     down = 3 // across
-    axes = axes[: max(height // (1 + down * LEAST_PANEL), 1)]
+    blocks = blocks[: max(height // (1 + down * LEAST_PANEL), 1)]
     lines: list[Text] = []
-    for block, axis in enumerate(axes):
-        room = height // len(axes) + (block < height % len(axes))
+    for block, axis in enumerate(blocks):
+        room = height // len(blocks) + (block < height % len(blocks))
         mine = {measure: [one for one in drawn[measure] if one.axis == axis] for measure in PANELS}
-        lines.append(Text(f"{over(data, of)}   ").append_text(legend(mine[PANELS[0]], ascii_only)))
+        lines.append(Text(f"{over(data, of)}   ").append_text(legend(marked(mine[PANELS[0]]), ascii_only)))
         shown = min(down, max((room - 1) // LEAST_PANEL, 1))
         for row in range(shown):
             high = (room - 1) // shown + (row < (room - 1) % shown)
             cells = (width - 2 * (across - 1)) // across
             beside = [
-                [title(m, axis), *plot(m, mine[m], noise, cells, high - 1, n_layers, None, ascii_only)]
+                [title(m, axis), *axes(m, mine[m], noise, cells, high - 1, n_layers, ascii_only=ascii_only)]
                 for m in PANELS[row * across : (row + 1) * across]
             ]
             lines += _beside(beside, cells, high)

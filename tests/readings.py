@@ -121,5 +121,5 @@ def make_census(n_layers: int = 30, seed: int = 0, orientation: str = "corpus") 
     return Census(
         model="smollm2-135m", fingerprint="", orientation=orientation, null_directions=256, null_above=0.0,
         d_mlp=1536, high=high, prediction=prediction, suppression=high - prediction, unsigned=high * 0,
-        partition=high * 0, variance=flat, skew=flat, kurtosis=flat, sign=flat.astype(np.int8),
+        partition=high * 0, variance=flat, skew=flat, kurtosis=flat, sign=flat.astype(np.int8), consistency=flat,
     )  # fmt: skip

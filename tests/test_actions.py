@@ -10,15 +10,21 @@ from textual.binding import BindingsMap
 from stagescope import actions
 from stagescope.app import StageApp
 from stagescope.screens.ask import Ask, Confirm
+from stagescope.screens.attention import AttentionScreen
 from stagescope.screens.explore import Explore
 from stagescope.screens.help import Help, page
+from stagescope.screens.lens import LensScreen
 from stagescope.screens.models import Models
+from stagescope.screens.neurons import NeuronsScreen
+from stagescope.screens.stages import StagesScreen
 from stagescope.screens.sweep import SweepScreen
 
 PLACES = {
     "explore": Explore, "prompt": Explore, "schedule": Explore, "sweep": SweepScreen, "help": Help, "models": Models,
-    "ask": Ask, "confirm": Confirm, "app": StageApp,
+    "ask": Ask, "confirm": Confirm, "app": StageApp, "lens": LensScreen, "attention": AttentionScreen,
+    "neurons": NeuronsScreen, "stages": StagesScreen,
 }  # fmt: skip
+WHOLE = ["explore", *actions.BESIDE]  # screens with a help of their own
 
 
 @pytest.mark.parametrize("place", PLACES)
@@ -40,14 +46,14 @@ def test_no_key_is_one_that_terminals_or_multiplexers_take():
     assert not keys & {"ctrl+a", "ctrl+b", "ctrl+h", "ctrl+i", "ctrl+m", "ctrl+s", "ctrl+q", "ctrl+z", "esc"}
 
 
-@pytest.mark.parametrize("place", ["explore", "sweep"])
+@pytest.mark.parametrize("place", WHOLE)
 def test_textual_understands_every_key(place):
     bound = BindingsMap(actions.bindings(place)).key_to_bindings
     assert len(bound) == sum(len(action.keys) for action in actions.of(place))
 
 
 @pytest.mark.parametrize("width", [16, 60, 80, 120, 220])
-@pytest.mark.parametrize("place", ["explore", "prompt", "schedule", "sweep"])
+@pytest.mark.parametrize("place", ["prompt", "schedule", *WHOLE])
 def test_the_footer_fits(width, place):
     shown = actions.footer(width, place)
     assert sum(cell_len(f"{actions.key_name(a.keys[0])} {a.label}  ") for a in shown) <= width
@@ -59,7 +65,7 @@ def test_the_footer_leaves_out_what_cannot_be_done_and_offers_more_instead():
     assert not {"view", "rest"} & set(names) and len(names) >= len(actions.footer(60, "sweep")) - 1
 
 
-@pytest.mark.parametrize("place", ["explore", "sweep"])
+@pytest.mark.parametrize("place", WHOLE)
 def test_the_help_of_a_screen_has_all_its_keys(place):
     shown = page(place).plain
     for action in (*actions.of(place), *actions.of("app")):

@@ -58,7 +58,8 @@ def a_reading(seed: int = 0, n_layers: int = 3, baseline: Reading | None = None)
 def a_census(n: int = 5) -> Census:
     counts = {name: np.arange(n, dtype=np.int32) for name in "high prediction suppression unsigned partition".split()}
     shapes = {name: np.full((n, 7), n / 3, np.float64) for name in "variance skew kurtosis".split()}
-    return Census("tiny", "f" * 16, "corpus", 256, 0.004, 7, **counts, **shapes, sign=np.ones((n, 7), np.int8))
+    shapes |= {"sign": np.ones((n, 7), np.int8), "consistency": np.ones((n, 7), np.float32)}
+    return Census("tiny", "f" * 16, "corpus", 256, 0.004, 7, **counts, **shapes)
 
 
 def same(ours, theirs) -> bool:

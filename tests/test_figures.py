@@ -10,9 +10,10 @@ from rich.cells import cell_len
 from rich.text import Text
 from sweeps import make_corpus, make_sweep
 
+from stagescope.curves import exactly
 from stagescope.engine.kinds import KINDS
 from stagescope.figures import curves, panel, trace, write_svg
-from stagescope.plot import TITLES, exactly, series
+from stagescope.plot import TITLES, series
 
 HOSTILE = '=1+1,"x"\n\x1b]52;c;AAAA\x07\u202e\ud800\ufffe]]></svg>&'
 WIDTHS, HEIGHTS, LAYERS = st.integers(40, 200), st.integers(5, 40), st.integers(1, 80)

@@ -63,7 +63,7 @@ async def running(
 async def settled(pilot) -> None:
     """Until all of the view is there, and drawn."""
     screen = pilot.app.sweep
-    await until(pilot, lambda: not screen.rest_of(screen.wanted()) and not screen.running and not is_due(screen))
+    await until(pilot, lambda: not screen.unswept(screen.wanted()) and not screen.running and not is_due(screen))
 
 
 def is_due(screen: SweepScreen) -> bool:
@@ -163,7 +163,7 @@ async def test_all_of_it_is_drawn():
         assert drawn(pilot.app).count("●") > 10
         assert "1st of 12 drops" in unwrapped(pilot.app)
         await press(pilot, "r")
-        assert "all of it has been run" in drawn(pilot.app) and len(asked(engine)) == 1
+        assert "all of it is there" in drawn(pilot.app) and len(asked(engine)) == 1
 
 
 async def test_escape_keeps_what_is_done_and_r_goes_on():
@@ -214,7 +214,7 @@ async def test_what_it_waits_for_is_told_and_the_footer_offers_what_can_be_done(
 async def test_a_sweep_that_begins_anew_takes_nothing_away():
     async with running() as (screen, pilot, _):
         whole = screen.sweep("drop")
-        screen._receive(replace(whole, done=np.arange(12) < 3))
+        screen.receive(replace(whole, done=np.arange(12) < 3))
         assert screen.sweep("drop") is whole
 
 
@@ -248,7 +248,7 @@ async def test_every_key_does_what_the_help_says():
         "measure": ([], lambda s: "top-1 kept, share" in drawn(s.app)),
         "deck_back": ([], lambda s: "all 3 prompts: median" in drawn(s.app)),
         "deck_forward": ([], lambda s: "prompt 2 of 3" in drawn(s.app)),
-        "rest": ([], lambda s: "all of it has been run" in drawn(s.app)),
+        "rest": ([], lambda s: "all of it is there" in drawn(s.app)),
         "back": ([], lambda s: s.app.results == [None]),
         "help": ([], lambda s: isinstance(s.app.screen, Help) and "Cancel what runs" in unwrapped(s.app)),
     }

@@ -14,7 +14,8 @@ from stagescope.engine import protocol, wire
 from stagescope.engine.protocol import Census, Failure, Load, ModelInfo, Read, Reading, TakeCensus
 from stagescope.engine.tokens import Token
 
-MESSAGES = [*typing.get_args(protocol.Request), *typing.get_args(protocol.Reply), protocol.SweepRow]
+PARTS = [protocol.SweepRow, protocol.Texts, protocol.NeuronRow, protocol.Signal, protocol.Stage]
+MESSAGES = [*typing.get_args(protocol.Request), *typing.get_args(protocol.Reply), *PARTS]
 
 integers = st.integers(-(2**63), 2**63 - 1)
 strings = st.text(st.characters())  # surrogates among them: bytes of a command line that are no text
@@ -39,6 +40,11 @@ FIELDS = {
     "dict[int, str]": st.dictionaries(integers, strings, max_size=3),
 }
 FIELDS["Token | None"] = st.none() | FIELDS["Token"]
+FIELDS["tuple[float, ...]"] = st.lists(st.floats(), max_size=3).map(tuple)
+FIELDS["Texts"] = st.deferred(lambda: messages(protocol.Texts))
+for name in ("NeuronRow", "Signal", "Stage"):
+    rows = st.deferred(lambda name=name: st.lists(messages(getattr(protocol, name)), max_size=2).map(tuple))
+    FIELDS[f"tuple[{name}, ...]"] = rows
 FIELDS["ModelInfo"] = st.deferred(lambda: messages(ModelInfo))
 FIELDS["tuple[SweepRow, ...]"] = st.deferred(lambda: st.lists(messages(protocol.SweepRow), max_size=2).map(tuple))
 

@@ -1,4 +1,4 @@
-"""What was computed before: readings, censuses and sweeps on disk.
+"""What was computed before: readings, censuses, sweeps and what they say of stages.
 
 One safetensors file an entry: arrays as tensors, the rest as JSON in its metadata, with a checksum of both. Its time of
 change is its last use, so that the least recently used go first when the limit is passed. index.jsonl beside them says
@@ -25,10 +25,10 @@ import safetensors.numpy
 
 from stagescope import __version__, paths
 from stagescope.engine import wire
-from stagescope.engine.protocol import Census, Reading, Sweep
+from stagescope.engine.protocol import Census, Evidence, LensCurves, Neurons, Reading, StageMap, Sweep
 
 LIMIT_BYTES = 512 * 2**20
-Entry = Reading | Census | Sweep
+Entry = Reading | Census | Sweep | Evidence | LensCurves | Neurons | StageMap
 log = logging.getLogger(__name__)
 
 
@@ -128,6 +128,8 @@ def _list(name: str, message: Entry, size: int) -> None:
             what |= {"model": message.model.name, "prompt": message.prompt, "sweep": message.kind}
         case Census():
             what |= {"model": message.model}
+        case Evidence() | LensCurves() | Neurons() | StageMap():
+            what |= {"model": message.model.name, "what": type(message).__name__}
     with paths.private_file(index_file(), "ab") as index:
         index.write(b"\n" + json.dumps(what).encode())  # the line end first: a line cut by a kill spoils no other
 

@@ -335,6 +335,7 @@ def _answer(done: Done, request: SweepCorpus, rows: tuple[SweepRow, ...], info: 
         n_skipped=len(done.beyond) + done.n_skipped,
         n_cut=done.n_cut,
         **done.pool.summary(),
+        **done.pool.by_document(),
     )
 
 

@@ -14,21 +14,27 @@ from dataclasses import replace
 
 import numpy as np
 
+from stagescope.engine import fake_findings, pool
 from stagescope.engine.kinds import entries, listed
 from stagescope.engine.protocol import (
+    DEFAULT_PROMPT,
     Census,
     EngineError,
     Failure,
     FindToken,
     Load,
+    MapStages,
     ModelInfo,
     Progress,
     Read,
     Reading,
     Reply,
     Request,
+    ShowNeurons,
     Sweep,
     TakeCensus,
+    TakeEvidence,
+    TakeLens,
     TakeSweep,
 )
 from stagescope.engine.schedule import ScheduleError, parse, resolve, sync_layers
@@ -79,7 +85,9 @@ class FakeEngine:
                 replies = self._sweep(request)
             case FindToken():
                 replies = self._find(request)
-        if isinstance(request, Read | TakeSweep):
+            case TakeEvidence() | TakeLens() | ShowNeurons() | MapStages():
+                replies = self._finding(request)
+        if not isinstance(request, Load | TakeCensus | FindToken):
             await self.loaded.wait()
         for reply in replies:
             early = isinstance(reply, Progress) or (isinstance(reply, ModelInfo) and not reply.loaded)
@@ -136,7 +144,7 @@ class FakeEngine:
             self.info.name, self.info.fingerprint, "weights", 256, 0.0, m,
             high, high - suppression, suppression,
             np.zeros(n, np.int32), rng.integers(0, 5, n, dtype=np.int32), *rng.random((3, n, m)),
-            np.ones((n, m), np.int8),
+            np.ones((n, m), np.int8), np.full((n, m), np.nan, np.float32),
         )  # fmt: skip
 
     def _sweep(self, request: TakeSweep):
@@ -155,6 +163,27 @@ class FakeEngine:
                 done = (job + part / PARTS) / len(jobs)
                 yield Progress("sweep", done, 20 * (1 - done))
                 yield _first_rows(whole, round(len(whole.rows) * part / PARTS))
+
+    def _finding(self, request: TakeEvidence | TakeLens | ShowNeurons | MapStages):
+        """Each part of the answer after some Progress."""
+        yield Progress("measuring", 0.1, 9.0)
+        match request:
+            case TakeEvidence():
+                for n_known in (self.info.n_layers // 2, None):
+                    yield fake_findings.evidence(self.info, request, n_known)
+            case TakeLens():
+                yield fake_findings.lens_curves(self.info, request, self.tokenize(request.prompt), dict(self.texts))
+            case ShowNeurons():
+                tokens = self.tokenize(request.prompt) if request.prompt else ()
+                yield fake_findings.neurons(self.info, request, tokens, dict(self.texts))
+            case MapStages():
+                asked = TakeSweep(request.texts.prompts or (DEFAULT_PROMPT,))
+                sweeps = [self.sweep(asked, prompt, kind) for prompt in asked.prompts for kind in asked.kinds]
+                yield pool.over_prompts(sweeps)
+                yield Progress("measuring", 0.5, 5.0)
+                yield fake_findings.evidence(self.info, TakeEvidence(request.texts))
+                yield from self._census()
+                yield fake_findings.stage_map(self.info, request.texts)
 
     def _find(self, request: FindToken):
         tokens = self.tokenize(request.text)[1:]

@@ -97,6 +97,7 @@ def census(
         skew=skew.numpy(),
         kurtosis=kurtosis.numpy(),
         sign=sign.to(torch.int8).numpy(),
+        consistency=consistency(averages).float().numpy() if orientation == "corpus" else np.full(skew.shape, np.nan, "f4"),
         text=averages.text if orientation == "corpus" else "",
     )
 
@@ -106,8 +107,12 @@ def orient(averages: Averages) -> Tensor:
 
     A gated MLP is the same with (w_up, w_out) of a neuron negated: the sign of w_out alone says nothing.
     """
-    unsigned = averages.activation.abs() < SIGNED * averages.magnitude
-    return torch.where(unsigned, 0.0, averages.activation.sign())
+    return torch.where(consistency(averages) < SIGNED, 0.0, averages.activation.sign())
+
+
+def consistency(averages: Averages) -> Tensor:
+    """[L, M] |E a| / E|a|: 1 where a neuron's activation never changes its sign; 0 where it never fires."""
+    return averages.activation.abs() / averages.magnitude.clamp_min(torch.finfo(torch.float64).tiny)
 
 
 def random_directions(d_model: int) -> Tensor:

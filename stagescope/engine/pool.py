@@ -60,11 +60,14 @@ class Pool:
 
         NaN where a row has no value; the ends where it has values in fewer than two documents.
         """
-        arrays = self.state()
-        sums, counts = arrays["sums"], arrays["counts"]
-        mean = _ratio(sums.sum(0), counts.sum(0))
-        columns = np.stack([mean, _medians(self.sample), *_interval(sums, counts)], -1)  # [S, measure, 4]
+        sums, counts = (self.state()[name] for name in ("sums", "counts"))
+        mean = ratio(sums.sum(0), counts.sum(0))
+        columns = np.stack([mean, _medians(self.sample), *interval(sums, counts)], -1)  # [S, measure, 4]
         return {name: columns[:, measure] for measure, name in enumerate(MEASURES)}
+
+    def by_document(self) -> dict[str, np.ndarray]:
+        """sums and counts, [D, S, 4] float64: what drawing documents anew takes."""
+        return {name: self.state()[name].astype(np.float64) for name in ("sums", "counts")}
 
     def state(self) -> dict[str, np.ndarray]:
         """All of it as plain arrays, for `restored`."""
@@ -83,7 +86,7 @@ def restored(state: Mapping[str, np.ndarray]) -> Pool:
     return Pool(list(state["sums"]), list(state["counts"]), **grown)
 
 
-def _ratio(sums: np.ndarray, counts: np.ndarray) -> np.ndarray:
+def ratio(sums: np.ndarray, counts: np.ndarray) -> np.ndarray:
     return np.divide(sums, counts, out=np.full(sums.shape, np.nan), where=counts > 0)
 
 
@@ -97,8 +100,11 @@ def _medians(sample: np.ndarray) -> np.ndarray:
     return medians
 
 
-def _interval(sums: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Low and high end [S, 4] of the pooled mean over resamples of the documents, given [D, S, 4]."""
+def interval(sums: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Low and high end [...] of the pooled mean over resamples of D documents, given their sums and counts [D, ...].
+
+    NaN where fewer than two documents have a value.
+    """
     n, *shape = sums.shape
     low, high = np.full(shape, np.nan), np.full(shape, np.nan)
     enough = (counts > 0).sum(0) >= 2
@@ -111,7 +117,7 @@ def _interval(sums: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, np.ndar
     for first in range(0, RESAMPLES, at_once):
         drawn = rng.integers(n, size=(min(at_once, RESAMPLES - first), n))
         times = np.stack([np.bincount(row, minlength=n) for row in drawn]).astype(np.float64)
-        means.append(_ratio(times @ sums, times @ counts))
+        means.append(ratio(times @ sums, times @ counts))
     # A row that has values in few documents may have none in a resample, which then says nothing.
     low[enough], high[enough] = np.nanpercentile(np.concatenate(means), PERCENTILES, axis=0)
     return low, high
@@ -156,6 +162,7 @@ def over_prompts(sweeps: Sequence[Sweep]) -> CorpusSweep:
         notes={row: told(seen, n_prompts) for row, seen in enumerate(notes) if seen},
         cached=all(sweep.cached for sweep in sweeps),
         **pool.summary(),
+        **pool.by_document(),
     )
 
 

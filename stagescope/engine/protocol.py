@@ -19,6 +19,7 @@ DEFAULT_MODEL = "smollm2-135m"
 DEFAULT_PROMPT = "The Eiffel Tower is located in the city of"
 LENSES = ("standard", "v1")
 MOST_PROMPTS = 50  # of one sweep
+OFFSETS = (1, 2, 4, 5, 8, 16)  # k of the attention to the k tokens before (paper, Figure 4)
 # output: the last depth at the position only; position: every depth there; whole: everywhere; all: position, then whole
 PARTS = ("output", "position", "whole", "all")
 
@@ -91,7 +92,58 @@ class SweepCorpus:
     window: int = 512  # tokens a document is cut at, or the model's own window if that is less
 
 
-Request = Load | Read | TakeCensus | FindToken | TakeSweep | SweepCorpus
+@dataclass(frozen=True)
+class Texts:
+    """What is measured over: prompts; or a file; with neither the standard text, which every Python carries."""
+
+    prompts: tuple[str, ...] = ()  # at most MOST_PROMPTS, no two alike
+    file: str | None = None  # text, or JSON lines with a field "text"; "-" is standard input
+    tokens: int | None = None  # of a file: stop when this many were scored
+    window: int = 512  # of a file: tokens a document is cut at, or the model's own window if that is less
+
+
+@dataclass(frozen=True)
+class TakeEvidence:
+    """What every layer shows in plain runs: attention to near tokens, norms, lens. Answers: Progress, and Evidences as
+    they fill in, each replacing the one before; the last is complete."""
+
+    texts: Texts = Texts()
+    lenses: tuple[str, ...] = LENSES  # () leaves the lens out, which is most of the work
+
+
+@dataclass(frozen=True)
+class TakeLens:
+    """The lens by depth at one position, under both lenses. Answers: Progress, then one LensCurves."""
+
+    prompt: str
+    schedule: str = ""
+    position: int = -1
+    tokens: tuple[int, ...] = ()  # ids of the tokens to be followed
+
+
+@dataclass(frozen=True)
+class ShowNeurons:
+    """The strongest neurons of each class, and what they write. Answers: Progress (of the census, where it is not known
+    yet), then one Neurons."""
+
+    layer: int | None = None  # None: of the whole model
+    most: int = 10  # of each class
+    prompt: str = ""  # whose activations are shown; "" shows none
+    top: int = 8  # tokens promoted and tokens suppressed
+
+
+@dataclass(frozen=True)
+class MapStages:
+    """The four stages of a model over some texts. Answers: Progress; the CorpusSweep of drops and swaps, the Evidence
+    and the Census that it rests on, as they are done; last the StageMap."""
+
+    texts: Texts = Texts()
+    if_known: bool = False  # only what was kept: Failure("missing") where it was not, at once
+
+
+Request = (
+    Load | Read | TakeCensus | FindToken | TakeSweep | SweepCorpus | TakeEvidence | TakeLens | ShowNeurons | MapStages
+)
 
 
 # ----------------------------------------------------------------------------------------------- replies
@@ -221,6 +273,7 @@ class Census:
     skew: np.ndarray  # [L, M] E[z^3], as in the weights
     kurtosis: np.ndarray  # [L, M] E[z^4], a Gaussian has 3
     sign: np.ndarray  # [L, M] int8: sign of the mean activation, 0 for unsigned; all 1 when ungated
+    consistency: np.ndarray  # [L, M] |E a| / E|a| over the text, 0 to 1; NaN when ungated or without a text
     text: str = ""  # the text the orientation was measured on
     cached: bool = False
 
@@ -304,10 +357,163 @@ class CorpusSweep:
     skipped: tuple[str, ...] = ()  # documents left out, with place and reason: the first twenty
     n_skipped: int = 0
     n_cut: int = 0  # documents longer than the window
+    sums: np.ndarray = field(default_factory=lambda: np.empty((0, 0, 4)))  # [D, S, 4] of each document, as MEASURES
+    counts: np.ndarray = field(default_factory=lambda: np.empty((0, 0, 4)))  # [D, S, 4] what each sum is divided by
     cached: bool = False
 
 
-Reply = Progress | Failure | ModelInfo | Reading | Census | Token | Sweep | CorpusSweep
+# What is measured of plain runs: at each depth, then in each layer, in the order of Evidence.summary.
+OF_DEPTHS = ("entropy_bits", "kl_final_nats", "top1_final", "entropy_bits_v1", "kl_final_nats_v1", "top1_final_v1")
+OF_LAYERS = (
+    *("attn_norm", "mlp_norm", "resid_norm", "attn_rel", "mlp_rel", "attn_mlp_ratio", "sink_mass"),
+    *(f"prev{k}_mean_weight" for k in OFFSETS),
+    *(f"prev{k}_no_sink" for k in OFFSETS),
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Evidence:
+    """What every layer shows in plain runs over some texts, pooled over tokens. Definitions: docs/science.md.
+
+    L layers, N = L + 1 depths, H heads, K = len(OFFSETS), M = len(OF_DEPTHS + OF_LAYERS), D documents (a prompt is one).
+    entropy_bits, kl_final_nats, top1_final (1 where the lens' top token is the output's), and of the v1 lens: over all
+    tokens but a prefix. Norms of layer l (attn, mlp; resid is ||x_l||; rel is contribution / ||x_l||; ratio is attn / mlp,
+    per token) and attention: over all positions but 0. NaN where not measured, or not measured yet.
+    """
+
+    model: ModelInfo
+    source: str  # which text
+    documents: int
+    tokens_scored: int
+    lenses: tuple[str, ...]
+    summary: np.ndarray  # [M, N, 4] mean, median, low and high end of the mean's 95 % interval; row L is NaN OF_LAYERS
+    sums: np.ndarray  # [D, M, N] float64: of each document, for drawing documents anew
+    counts: np.ndarray  # [D, M, N] float64: what each sum is divided by
+    head_prev: np.ndarray  # [L, H, K] mean of A[h, q, q-j] over all queries q and j = 1..k that exist
+    head_no_sink: np.ndarray  # [L, H, K] the same over queries q > k, so that key 0 is never among them
+    head_sink: np.ndarray  # [L, H] mean weight on key 0
+    uniform: np.ndarray  # [K] what head_prev would be if every query looked evenly at all it can see
+    uniform_no_sink: np.ndarray  # [K]
+    uniform_sink: float
+    skipped: tuple[str, ...] = ()  # documents left out, with place and reason: the first twenty
+    n_skipped: int = 0
+    n_cut: int = 0  # documents longer than the window
+    complete: bool = True
+    cached: bool = False
+
+    def of(self, name: str) -> np.ndarray:
+        """[N, 4] of a measure OF_DEPTHS, [L, 4] of one OF_LAYERS."""
+        columns = self.summary[(*OF_DEPTHS, *OF_LAYERS).index(name)]
+        return columns if name in OF_DEPTHS else columns[:-1]
+
+
+@dataclass(frozen=True, eq=False)
+class LensCurves:
+    """What the lens says at one position, depth by depth, under both lenses (in the order of LENSES).
+
+    N depths, 2 lenses, F followed tokens. The v1 lens is the paper's first version, for comparison only.
+    """
+
+    model: ModelInfo
+    prompt: str
+    tokens: tuple[Token, ...]
+    schedule: str
+    position: int  # as an index
+    layers: tuple[tuple[int, ...], ...]  # N, as in a Reading
+    entropy_bits: np.ndarray  # [2, N]
+    kl_final_nats: np.ndarray  # [2, N] D_KL(this run's own final || lens)
+    top_ids: np.ndarray  # [2, N] int32: the top token
+    followed: tuple[Token, ...]  # F
+    rank: np.ndarray  # [2, N, F] 1 is the top
+    p: np.ndarray  # [2, N, F]
+    logit: np.ndarray  # [2, N, F] only differences mean anything
+    texts: dict[int, str] = field(default_factory=dict)
+    cached: bool = False
+
+
+@dataclass(frozen=True)
+class NeuronRow:
+    """One neuron. All is told as it fires: for a gated one whose mean activation is negative, of -w_out."""
+
+    layer: int
+    index: int
+    kind: str  # prediction | suppression | unsigned | partition
+    kurtosis: float
+    skew: float
+    variance: float
+    consistency: float  # |E a| / E|a|; NaN when ungated or without a text
+    promoted: tuple[int, ...]  # token ids of the highest cosines, highest first
+    promoted_cos: tuple[float, ...]
+    suppressed: tuple[int, ...]  # of the lowest, lowest first
+    suppressed_cos: tuple[float, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Neurons:
+    """The strongest neurons of each class, by kurtosis (partition candidates by variance)."""
+
+    model: ModelInfo
+    layer: int | None
+    prompt: str
+    tokens: tuple[Token, ...]  # T of the prompt; () without one
+    rows: tuple[NeuronRow, ...]
+    activation: np.ndarray  # [len(rows), T] as computed: the sign of a gated one is not turned
+    texts: dict[int, str] = field(default_factory=dict)
+    cached: bool = False
+
+
+@dataclass(frozen=True)
+class Signal:
+    """What one measured curve says of a boundary between two stages."""
+
+    name: str  # "drop_kl", "near_attention", ...
+    title: str  # for people, with its unit
+    first: int | None  # the first layer after the boundary, if this curve alone were asked; None: it shows none
+    before: float  # mean over the stage before the boundary of the map, in the unit of the title
+    after: float  # ... and over the stage after it
+    explained: float  # share of the curve's variance over both stages that a step at the map's boundary explains
+    needed: float  # what 95 % of noise stays below
+    agrees: bool  # the step goes the way of the paper's Table 1, and explains more than noise
+
+
+@dataclass(frozen=True)
+class Stage:
+    name: str
+    first_layer: int | None  # None: not visible
+    low: int | None  # 95 % interval of first_layer over resampled documents; None for fewer than two
+    high: int | None
+    last_layer: int | None
+    visible: bool
+    why: str  # one sentence: what it rests on, or why it is not visible
+    evidence: tuple[Signal, ...]  # of the boundary it begins at; of stage 1, of the one it ends at
+
+
+@dataclass(frozen=True, eq=False)
+class StageMap:
+    """Boundaries of the four stages (paper, Table 1) by this tool's own rule: the paper gives none."""
+
+    model: ModelInfo
+    source: str
+    documents: int
+    tokens_scored: int
+    rule: str  # in one sentence, for the screen; docs/science.md has it in full
+    stages: tuple[Stage, ...]  # four
+    signals: tuple[str, ...]  # names of the curves
+    curves: np.ndarray  # [S, L] what was used of each layer
+    cached: bool = False
+
+    def stage_of(self, layer: int) -> int | None:
+        """0 to 3; None where it is not known."""
+        for number, stage in enumerate(self.stages):
+            if stage.visible and stage.first_layer <= layer <= stage.last_layer:
+                return number
+        return None
+
+
+Reply = (
+    Progress | Failure | ModelInfo | Reading | Census | Token | Sweep | CorpusSweep | Evidence | LensCurves | Neurons
+    | StageMap
+)  # fmt: skip
 
 
 class Engine(Protocol):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
@@ -15,12 +16,17 @@ from stagescope.engine.schedule import Schedule, ScheduleError, parse, resolve
 from stagescope.engine.tokens import Token
 from stagescope.screens import deck, words
 from stagescope.screens.ask import Ask, Confirm
+from stagescope.screens.asking import Asking, Chosen, Looked
+from stagescope.screens.attention import AttentionScreen
 from stagescope.screens.edits import CannotEdit, key_edit
 from stagescope.screens.frame import Frame
 from stagescope.screens.help import Help
+from stagescope.screens.lens import LensScreen
 from stagescope.screens.models import Models
+from stagescope.screens.neurons import NeuronsScreen
 from stagescope.screens.rows import Row
-from stagescope.screens.sweep import Chosen, SweepScreen
+from stagescope.screens.stages import StagesScreen
+from stagescope.screens.sweep import SweepScreen
 from stagescope.screens.widgets.line import from_line
 from stagescope.screens.widgets.stack import Stack
 from stagescope.screens.widgets.tokens import TokenStrip
@@ -188,7 +194,28 @@ class ExploreKeys(Frame):
         screen = SweepScreen(self.info, self.load, prompts, present, *looked_at)
         self.app.push_screen(screen, partial(self._point_chosen, screen))
 
-    def _point_chosen(self, screen: SweepScreen, chosen: Chosen | None) -> None:
+    def action_lens_curves(self) -> None:
+        self._open(LensScreen)
+
+    def action_attention(self) -> None:
+        self._open(AttentionScreen)
+
+    def action_neurons(self) -> None:
+        self._open(NeuronsScreen)
+
+    def action_stages(self) -> None:
+        self._open(StagesScreen)
+
+    def _open(self, kind: Callable[[Looked], Asking]) -> None:
+        """A screen beside the stack, for what is looked at."""
+        if self.info is None or not self.prompt:
+            self.say(EMPTY if self.info else UNKNOWN)
+            return
+        edit = (self.prompt, str(self.schedule), self.at, self.tracked)
+        screen = kind(Looked(self.info, self.load, *edit, self.census, self.stack.glyphs.ascii_only))
+        self.app.push_screen(screen, partial(self._point_chosen, screen))
+
+    def _point_chosen(self, screen: Asking, chosen: Chosen | None) -> None:
         """The schedule of a point, on its prompt, read where it was read there."""
         if screen.dead:
             self.dead, self.failure = True, screen.failure

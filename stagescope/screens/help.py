@@ -12,7 +12,7 @@ from stagescope import actions
 
 
 class Help(ModalScreen[None]):
-    """All keys with one sentence each, of the explore screen or of the sweep screen. Scrolls; escape, q or ? closes."""
+    """All keys with one sentence each, of the explore screen or of one beside it. Scrolls; escape, q or ? closes."""
 
     BINDINGS = actions.bindings("help")
     CSS_PATH = "help.tcss"
@@ -32,6 +32,10 @@ class Help(ModalScreen[None]):
 FIRST = {
     "explore": "↑ ↓ move through the layers, ← → through the tokens. ctrl+p finds an action by name.",
     "sweep": "Every layer is dropped, every pair swapped, one at a time; ← → move through the layers, enter shows one.",
+    "lens": "What each depth would say at this token, under the corrected lens and under the paper's first one.",
+    "attention": "How much each layer and head looks at the tokens just before (paper, Figure 4).",
+    "neurons": "Neurons whose output raises or lowers few tokens much: prediction and suppression neurons.",
+    "stages": "The paper's four stages, with boundaries by a rule of this tool, from what was measured.",
 }
 SHOWN = {
     "explore": (
@@ -53,6 +57,10 @@ SHOWN = {
         ("trace", "one layer left out at one token: what becomes of the followed token where the trace is read"),
         ("deck", "[ ] lead through its prompts and to all: the median of their means; the detail also tells the worst"),
     ),
+    "lens": (),
+    "attention": (),
+    "neurons": (),
+    "stages": (),
 }
 
 

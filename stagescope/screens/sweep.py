@@ -8,45 +8,31 @@ sweep_keys.py says what keys do, sweep_words.py words the lines, figures.py draw
 
 from __future__ import annotations
 
-import math
 import re
-from contextlib import aclosing
 from dataclasses import replace
 from functools import cached_property, partial
-from typing import NamedTuple
 
 from rich.text import Text
 from textual.app import ComposeResult
-from textual.content import Content
 
 from stagescope import actions
 from stagescope.engine.kinds import entries
-from stagescope.engine.protocol import Failure, Load, ModelInfo, Progress, Sweep, SweepRow, TakeSweep
-from stagescope.screens import sweep_words, words
+from stagescope.engine.protocol import Load, ModelInfo, Sweep, SweepRow, TakeSweep
+from stagescope.screens import sweep_words
+from stagescope.screens.asking import Chosen
 from stagescope.screens.sweep_deck import median_sweep
 from stagescope.screens.sweep_keys import BETWEEN, SweepKeys
 from stagescope.screens.sweep_words import MEASURES, VIEWS
-from stagescope.screens.widgets import glyphs
 from stagescope.screens.widgets.line import Line
 from stagescope.screens.widgets.picture import Picture
 
 PANEL = 9  # lines a panel needs to be readable: three stand above each other where each has as many
 AROUND = 5  # lines that are no picture, but for the detail: header, prompt, views, status, footer
 ONE_LINE = 120  # cells from which a cell of a trace is told in one line
-WAITING = "waiting for a reading or another job of the engine"  # which does one long job at a time
-SOON = 0.1  # seconds between two drawings while rows come in: a drawing of three panels costs more than a row
-
-
-class Chosen(NamedTuple):
-    """A point to look at in the stack."""
-
-    schedule: str  # canonical text
-    prompt: str
-    position: int | None  # where a trace is read; None: wherever the cursor was
 
 
 class SweepScreen(SweepKeys):
-    """Dismissed with the point that was opened, or None; `restart` then says that `r` was pressed on a dead engine.
+    """Dismissed with the point that was opened, or None.
 
     prompts: those of the deck, as it numbers them. present: the prompt at hand, one of them, or "" when it is left out.
     tracked, position: what a trace of it is read as, and where. schedule: the cursor starts on it if it is a row.
@@ -55,7 +41,6 @@ class SweepScreen(SweepKeys):
     PLACE = "sweep"  # in the table of actions
     BINDINGS = actions.bindings(PLACE, priority=True)
     CSS_PATH = "sweep.tcss"
-    AUTO_FOCUS = ""
 
     def __init__(
         self,
@@ -68,12 +53,10 @@ class SweepScreen(SweepKeys):
         schedule: str = "",
         ascii_only: bool = False,
     ):
-        super().__init__()
-        self.info, self.load, self.prompts, self.present = info, load, prompts, present
+        super().__init__(info, load, ascii_only)
+        self.prompts, self.present = prompts, present
         self.in_turn = tuple(sorted(prompts, key=lambda prompt: prompt != present))  # the one at hand is swept first
         self.tracked, self.position = tracked, position
-        self.ascii_only = ascii_only
-        self.glyphs = glyphs.ASCII if ascii_only else glyphs.UNICODE
         # what is looked at
         self.view, self.kind, self.at_layer, self.at_token = self._place_of(schedule)  # token: column of the trace
         self.only: str | None = None  # the measure that is drawn alone
@@ -81,15 +64,9 @@ class SweepScreen(SweepKeys):
         # what is known
         self.sweeps: dict[tuple[str, str], Sweep] = {}  # (prompt, kind) -> the last
         self.medians: dict[str, Sweep] = {}  # kind -> median_sweep of all prompts; made when it is drawn
-        self.running: TakeSweep | None = None
-        self.progress = Progress(WAITING, math.nan)
-        self.stopped: set[TakeSweep] = set()  # cancelled or failed: only `r` runs them again
-        self.failure, self.dead, self.restart = "", False, False  # dead: the engine ended
-        self.drawing, self.moved = None, False  # a drawing is due: a timer, after the keys
+        self.moved = False  # a drawing is due after the keys
 
-        self.small, self.header, self.prompt_line = Line("small"), Line("header"), Line("prompt")
-        self.views, self.detail = Line("views"), Line("detail")
-        self.status, self.footer = Line("status"), Line("footer")
+        self.prompt_line, self.views, self.detail = Line("prompt"), Line("views"), Line("detail")
         self.panels = {measure: Picture(measure) for measure in MEASURES}
         self.trace = Picture("trace")
 
@@ -98,9 +75,8 @@ class SweepScreen(SweepKeys):
         yield from (self.detail, self.status, self.footer)
 
     def on_mount(self) -> None:
-        self.go_on()
-        if not self.present:
-            self.say("the deck is full: the prompt at hand is not pinned and is left out")
+        if not self.present:  # later: what begins to run takes a remark away
+            self.call_later(self.say, "the deck is full: the prompt at hand is not pinned and is left out")
 
     # ------------------------------------------------------------------------------------- what is looked at
 
@@ -179,64 +155,25 @@ class SweepScreen(SweepKeys):
             return TakeSweep((self.prompt,), ("trace",), position=position, tracked=self.tracked)
         return TakeSweep(self.in_turn, VIEWS[self.view])
 
-    def rest_of(self, request: TakeSweep) -> tuple[str, ...]:
+    def unswept(self, request: TakeSweep) -> tuple[str, ...]:
         """The prompts where it is not complete."""
         known = {prompt: [self.sweeps.get((prompt, kind)) for kind in request.kinds] for prompt in request.prompts}
         return tuple(p for p, sweeps in known.items() if not all(sweep and sweep.complete for sweep in sweeps))
 
-    def go_on(self) -> None:
-        """Run what the view wants, if it does not run, was not stopped and is not there; what else ran is let go."""
-        request = self.wanted()
-        if request != self.running:
-            self.let_go()
-            if request not in self.stopped and self.rest_of(request) and not self.dead:
-                self.failure = self.note = ""
-                self.running, self.progress = request, Progress(WAITING, math.nan)
-                self.run_worker(partial(self._sweep, request), group="sweep")
-        self.draw()
+    def is_known(self, request: TakeSweep) -> bool:
+        return not self.unswept(request)
 
-    def let_go(self) -> None:
-        self.running = None
-        self.workers.cancel_group(self, "sweep")
+    def rest_of(self, request: TakeSweep) -> TakeSweep:
+        return replace(request, prompts=self.unswept(request))
 
-    async def _sweep(self, request: TakeSweep) -> None:
-        try:
-            asked = replace(request, prompts=self.rest_of(request))
-            async with aclosing(self.app.engine.ask(asked)) as replies:
-                async for reply in replies:
-                    match reply:
-                        case Progress():
-                            self.progress = reply
-                            self.draw_status()
-                        case Failure():
-                            self._failed(request, reply)
-                        case Sweep():
-                            self._receive(reply)
-        finally:
-            if self.running is request:
-                self.running = None
-            self.draw()
-
-    def _receive(self, sweep: Sweep) -> None:
+    def receive(self, sweep: Sweep) -> None:
         """Keep it, unless it was begun anew and knows less than what is there."""
         before = self.sweeps.get((sweep.prompt, sweep.kind))
         if before is None or before.done.sum() <= sweep.done.sum():
             self.sweeps[sweep.prompt, sweep.kind] = sweep
             self.medians.pop(sweep.kind, None)
-        self.draw_soon()
-
-    def _failed(self, request: TakeSweep, reply: Failure) -> None:
-        self.stopped.add(request)
-        if reply.kind != "cancelled":
-            self.failure = words.failure(reply)
-            self.dead = self.dead or reply.kind == "died"
 
     # ----------------------------------------------------------------------------------------------- drawing
-
-    def draw_soon(self) -> None:
-        """While rows come in."""
-        if self.drawing is None:
-            self.drawing = self.set_timer(SOON, self.draw)
 
     def draw_after_keys(self) -> None:
         """When the keys that came already have been acted on: three panels take longer than a held key repeats."""
@@ -246,9 +183,8 @@ class SweepScreen(SweepKeys):
 
     def draw(self) -> None:
         """Everything, from what is known now."""
-        if self.drawing is not None:
-            self.drawing.stop()
-        self.drawing, self.moved = None, False
+        self.drawn()
+        self.moved = False
         self.draw_text()
         room, traced = not self.has_class("-small"), self.view == "trace"
         self.trace.display = room and traced
@@ -296,21 +232,11 @@ class SweepScreen(SweepKeys):
         self.detail.styles.height = self.detail_lines
         self.detail.show(sweep_words.wrapped(self._point(), width, self.detail_lines, glyphs))
 
-    def draw_status(self) -> None:
-        """The lines that change while nothing else does."""
-        self.header.show(words.header(self.info, None, self.state(), self.size.width))
-        self.status.show(self._status(), layout=True)
-        self.footer.show(words.footer(self.size.width, "sweep", self._idle_keys()))
-
-    def _idle_keys(self) -> set[str]:
-        """Actions that would do nothing now."""
-        idle = {"deck_back", "deck_forward"} if len(self.prompts) == 1 else set()
-        request = self.wanted()
-        can_go_on = self.dead or (request != self.running and self.rest_of(request))
-        return idle if can_go_on else idle | {"rest"}
+    def idle_keys(self) -> set[str]:
+        return super().idle_keys() | ({"deck_back", "deck_forward"} if len(self.prompts) == 1 else set())
 
     def state(self) -> str:
-        return "engine stopped" if self.dead else "sweeping" if self.running else "idle"
+        return "sweeping" if self.running and not self.dead else super().state()
 
     def _point(self) -> list[str]:
         """The chosen point in full, and how it stands over the deck."""
@@ -327,18 +253,10 @@ class SweepScreen(SweepKeys):
             told += sweep_words.deck_words(self.of_deck(self.kind), index, len(self.prompts), self.glyphs)
         return told
 
-    def _status(self) -> Content | str:
-        if self.failure:
-            more = "r goes back to the stack and starts the engine again." if self.dead else "r tries again."
-            return Content.styled(f"{self.failure} {more}", "$text-error")
-        if self.note:
-            return Content.styled(self.note, "$text-accent")
+    def known(self) -> str:
         known = [self.sweeps.get((prompt, kind)) for prompt in self.wanted().prompts for kind in self.wanted().kinds]
         counted = sum(int(sweep.done.sum()) for sweep in known if sweep)
-        rows = sweep_words.count(counted, self._n_rows(), self.running == self.wanted())
-        if self.running:
-            return f" {self.glyphs.zero} ".join(part for part in (rows, words.progress(self.progress)) if part)
-        return rows
+        return sweep_words.count(counted, self._n_rows(), self.running == self.wanted())
 
     def _n_rows(self) -> int | None:
         """How many rows the view has; None while that is not known: a trace depends on the tokens."""

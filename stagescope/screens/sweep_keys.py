@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from textual import on
 
-from stagescope.screens.frame import Frame
-from stagescope.screens.help import Help
+from stagescope.screens.asking import Asking
 from stagescope.screens.sweep_words import MEASURES, VIEWS
 from stagescope.screens.widgets.picture import Picture
 
 BETWEEN = {"swap": 0.5}  # a swap stands between its two layers
 
 
-class SweepKeys(Frame):
+class SweepKeys(Asking):
     """Half of the sweep screen: it changes what is looked at, then draws and asks."""
 
     def action_left(self) -> None:
@@ -89,35 +88,10 @@ class SweepKeys(Frame):
             self.shown = stops[(stops.index(self.shown) + by) % len(stops)]
         self.go_on()
 
-    def action_rest(self) -> None:
-        request = self.wanted()
-        if self.running == request:
-            self.say("it runs")
-        elif self.dead:
-            self.restart = True
-            self.dismiss(None)
-        elif not self.rest_of(request):
-            self.say("all of it has been run")
-        else:
-            self.stopped.discard(request)
-            self.go_on()
-
-    def action_back(self) -> None:
-        """Cancel what runs; if nothing does, leave."""
-        if self.running is None:
-            self.dismiss(None)
-            return
-        self.stopped.add(self.running)
-        self.let_go()
-        self.draw()
-
-    def action_help(self) -> None:
-        self.app.push_screen(Help("sweep"))
-
     @on(Picture.Pressed)
     def _pressed(self, event: Picture.Pressed) -> None:
         """A click on a panel moves the cursor to the nearest layer."""
-        from stagescope.plot import LABEL  # brings plotext, which is there by now
+        from stagescope.curves import LABEL  # brings plotext, which is there by now
 
         left, width = LABEL + 1, event.picture.size.width  # labels and the axis
         if self.view == "trace" or width - left < 2:

@@ -1,0 +1,203 @@
+"""What the screens beside the stack share: each asks the engine for one thing at a time, and shows it as it comes.
+
+What is wanted follows from what is looked at; what is not wanted any more is let go. Escape stops what runs and keeps
+what is there, `r` goes on; if nothing runs escape leaves.
+"""
+
+from __future__ import annotations
+
+import math
+from contextlib import aclosing
+from dataclasses import dataclass
+from functools import partial
+from typing import NamedTuple
+
+from textual.content import Content
+
+from stagescope.engine.protocol import Census, Failure, Load, ModelInfo, Progress, Reply, Request
+from stagescope.screens import words
+from stagescope.screens.frame import Frame
+from stagescope.screens.help import Help
+from stagescope.screens.widgets import glyphs
+from stagescope.screens.widgets.line import Line
+
+WAITING = "waiting for a reading or another job of the engine"  # which does one long job at a time
+SOON = 0.1  # seconds between two drawings while parts come in
+
+
+class Chosen(NamedTuple):
+    """A point to look at in the stack."""
+
+    schedule: str  # canonical text
+    prompt: str
+    position: int | None  # None: wherever the cursor was
+
+
+@dataclass(frozen=True)
+class Looked:
+    """What the explore screen looks at when another is opened from it."""
+
+    info: ModelInfo
+    load: Load
+    prompt: str
+    schedule: str
+    position: int  # negative counts from the end
+    tracked: int | None
+    census: Census | None
+    ascii_only: bool
+
+
+class Asking(Frame):
+    """Dismissed with a Chosen, or None; `restart` then says that `r` was pressed on a dead engine.
+
+    A screen of this kind has its PLACE in the table of actions and gives: `wanted` and `is_known`, `receive`, `draw`
+    (all of it) and `draw_status`, which shows `header`, `status` (of `told`) and `footer`.
+    """
+
+    PLACE = ""
+    AUTO_FOCUS = ""
+
+    def __init__(self, info: ModelInfo, load: Load, ascii_only: bool):
+        super().__init__()
+        self.info, self.load, self.ascii_only = info, load, ascii_only
+        self.glyphs = glyphs.ASCII if ascii_only else glyphs.UNICODE
+        self.running: Request | None = None
+        self.progress = Progress(WAITING, math.nan)
+        self.stopped: set[Request] = set()  # cancelled or failed: only `r` runs them again
+        self.failure, self.dead, self.restart = "", False, False  # dead: the engine ended
+        self.drawing = None  # a timer
+        self.small, self.header = Line("small"), Line("header")
+        self.status, self.footer = Line("status"), Line("footer")
+
+    def on_mount(self) -> None:
+        self.go_on()
+
+    # --------------------------------------------------------------------------------- asking the engine
+
+    def wanted(self) -> Request | None:
+        """What the view shows; None where that needs nothing of the engine."""
+        raise NotImplementedError
+
+    def is_known(self, request: Request) -> bool:
+        """Whether all of its answer is there."""
+        raise NotImplementedError
+
+    def receive(self, reply: Reply) -> None:
+        """Keep what came."""
+        raise NotImplementedError
+
+    def rest_of(self, request: Request) -> Request:
+        """As it is asked for: a part of it may be there."""
+        return request
+
+    def go_on(self) -> None:
+        """Run what the view wants, if it does not run, was not stopped and is not there; what else ran is let go."""
+        request = self.wanted()
+        if request != self.running:
+            self.let_go()
+            if request is not None and request not in self.stopped and not self.is_known(request) and not self.dead:
+                self.failure = self.note = ""
+                self.running, self.progress = request, Progress(WAITING, math.nan)
+                self.run_worker(partial(self._ask, request), group="ask")
+        self.draw()
+
+    def let_go(self) -> None:
+        self.running = None
+        self.workers.cancel_group(self, "ask")
+
+    async def _ask(self, request: Request) -> None:
+        try:
+            async with aclosing(self.app.engine.ask(self.rest_of(request))) as replies:
+                async for reply in replies:
+                    match reply:
+                        case Progress():
+                            self.progress = reply
+                            self.draw_status()
+                        case Failure():
+                            self._failed(request, reply)
+                        case _:
+                            self.receive(reply)
+                            self.draw_soon()
+        finally:
+            if self.running is request:
+                self.running = None
+            self.draw()
+
+    def _failed(self, request: Request, reply: Failure) -> None:
+        self.stopped.add(request)
+        if reply.kind != "cancelled":
+            self.failure = words.failure(reply)
+            self.dead = self.dead or reply.kind == "died"
+
+    # --------------------------------------------------------------------------------------------- keys
+
+    def action_rest(self) -> None:
+        """Run what was stopped; on a dead engine leave, to start another."""
+        request = self.wanted()
+        if self.running is not None and self.running == request:
+            self.say("it runs")
+        elif self.dead:
+            self.restart = True
+            self.dismiss(None)
+        elif request is None or self.is_known(request):
+            self.say("all of it is there")
+        else:
+            self.stopped.discard(request)
+            self.go_on()
+
+    def action_back(self) -> None:
+        """Cancel what runs; if nothing does, leave."""
+        if self.running is None:
+            self.dismiss(None)
+            return
+        self.stopped.add(self.running)
+        self.let_go()
+        self.draw()
+
+    def action_help(self) -> None:
+        self.app.push_screen(Help(self.PLACE))
+
+    # ------------------------------------------------------------------------------------------ drawing
+
+    def draw(self) -> None:
+        raise NotImplementedError
+
+    def draw_soon(self) -> None:
+        """While parts come in."""
+        if self.drawing is None:
+            self.drawing = self.set_timer(SOON, self.draw)
+
+    def drawn(self) -> None:
+        """At the start of `draw`: what was due is done."""
+        if self.drawing is not None:
+            self.drawing.stop()
+        self.drawing = None
+
+    def draw_status(self) -> None:
+        """The lines that change while nothing else does."""
+        self.header.show(words.header(self.info, None, self.state(), self.size.width))
+        self.status.show(self.told(), layout=True)
+        self.footer.show(words.footer(self.size.width, self.PLACE, self.idle_keys()))
+
+    def idle_keys(self) -> set[str]:
+        """Actions that would do nothing now."""
+        request = self.wanted()
+        is_left = request is not None and request != self.running and not self.is_known(request)
+        return set() if self.dead or is_left else {"rest"}
+
+    def state(self) -> str:
+        return "engine stopped" if self.dead else "measuring" if self.running else "idle"
+
+    def known(self) -> str:
+        """What the status line says of what is there."""
+        return ""
+
+    def told(self) -> Content | str:
+        """The status line: what failed, a remark, or what is there and what runs."""
+        if self.failure:
+            more = "r goes back to the stack and starts the engine again." if self.dead else "r tries again."
+            return Content.styled(f"{self.failure} {more}", "$text-error")
+        if self.note:
+            return Content.styled(self.note, "$text-accent")
+        running = words.progress(self.progress) if self.running else ""
+        return f" {self.glyphs.zero} ".join(part for part in (self.known(), running) if part)

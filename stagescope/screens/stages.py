@@ -1,0 +1,15 @@
+"""The stages screen."""
+
+from __future__ import annotations
+
+from stagescope import actions
+from stagescope.screens.asking import Asking, Looked
+
+
+class StagesScreen(Asking):
+    PLACE = "stages"
+    BINDINGS = actions.bindings(PLACE, priority=True)
+
+    def __init__(self, looked: Looked):
+        super().__init__(looked.info, looked.load, looked.ascii_only)
+        self.looked = looked
