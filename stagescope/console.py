@@ -105,3 +105,10 @@ def _log_traceback() -> str:
     except OSError as error:
         return f"The traceback could not be written: {error}"
     return f"The whole is in {log.name}"
+
+
+def width() -> int:
+    """Cells that print_lines has: of the terminal, 200 where there is none."""
+    from rich.console import Console
+
+    return Console().width if sys.stdout.isatty() else 200

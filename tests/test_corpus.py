@@ -60,7 +60,7 @@ def start(engine: LocalEngine, file: Path | str, cache: bool = True, **request) 
     load = replace(engine.request, cache=cache)
 
     def measure() -> Iterator:
-        yield from engine._averages()
+        yield from engine.measure_averages()
         return engine.averages
 
     return corpus.sweep_corpus(engine.net, engine.info, load, request, engine.tokenizer, measure)

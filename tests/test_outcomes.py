@@ -274,3 +274,17 @@ def test_logits_that_are_no_numbers_mark_their_row_only(llama: Both, monkeypatch
     _, ((fine, bad),) = taken(llama.net, task(llama.net, llama.ids, ["drop 2", "attn-off 5"]))
     assert np.isfinite(fine[KL]).all() and np.isfinite(bad[:LOSS, :3]).all()
     assert np.isnan(bad[:, 3:]).all()
+
+
+def test_the_memory_that_a_sweep_may_take_is_kept_to(llama: Both, monkeypatch) -> None:
+    """What passes together shrinks with it, down to one row, and the numbers stay."""
+    texts = [row.schedule for kind in ("drop", "swap") for row in kinds.entries(kind, 6)]
+    _, (expected,) = taken(llama.net, task(llama.net, llama.ids, texts))
+    sizes = []
+    for memory in (2**31, 2**16, 1):
+        monkeypatch.setattr(llama.net, "memory", memory)
+        sizes.append((runner.rows_at_once(llama.net, len(llama.ids)), outcomes_module.logits_at_once(llama.net)))
+        _, (found,) = taken(llama.net, task(llama.net, llama.ids, texts))
+        for ours, theirs in zip(found, expected, strict=True):
+            close(ours, theirs, rtol=1e-4, atol=5e-5)
+    assert sizes == sorted(sizes, reverse=True) and len(set(sizes)) == 3 and sizes[-1] == (1, 1)

@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+MEMORY = 2 * 2**30  # bytes: what Network.memory is when nobody says
+
 
 @dataclass
 class Tap:
@@ -41,6 +43,7 @@ class Network:
     gated: bool
     parallel: bool
     softcap: float | None  # final logits are softcap * tanh(logits / softcap)
+    memory: int = MEMORY  # bytes that schedules run together may take, beside the weights and their baselines
     tap: Tap | None = None
 
     def post_activation(self, layer: int):

@@ -25,7 +25,7 @@ from collections.abc import Iterator
 from typing import BinaryIO
 
 from stagescope.engine import wire
-from stagescope.engine.local import Cancelled, LocalEngine
+from stagescope.engine.local import Cancelled, LocalEngine, OfStages
 from stagescope.engine.protocol import EngineError, Failure, FindToken, Load, Read, Reply, Request, TakeSweep
 from stagescope.text import printable
 
@@ -159,7 +159,7 @@ def _rank(request: Request, engine: LocalEngine) -> int:
     """Whose next step comes first: somebody waits for a token or a sweep, while the census runs by itself."""
     if isinstance(request, FindToken) and engine.tokenizer:
         return 0
-    return 1 if isinstance(request, TakeSweep) and engine.net else 2
+    return 1 if isinstance(request, TakeSweep | OfStages) and engine.net else 2
 
 
 def main() -> None:

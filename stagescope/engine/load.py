@@ -45,7 +45,7 @@ def load(request: Load, located: Located) -> Iterator[Progress | tuple[Network, 
     _import_bridge()
     yield Progress(f"reading weights onto {device}", 0.4)
     bridge = _boot(located, device, dtype)
-    net = network(bridge, device, dtype)
+    net = network(bridge, device, dtype, request.memory)
     yield Progress("checking the model", 0.9)
     preview = directory.preview(located)
     text = prefix_text(request, located.known.prefix if located.known else None)
@@ -165,7 +165,7 @@ def first_line(error: BaseException) -> str:
     return lines[0][:300] if lines else "no message"
 
 
-def network(bridge, device: torch.device, dtype: torch.dtype) -> Network:
+def network(bridge, device: torch.device, dtype: torch.dtype, memory: int | None = None) -> Network:
     """The bridge as a Network, taps in place. EngineError when a block has no attention or MLP to speak of."""
     bridge.eval().requires_grad_(False)
     cfg = bridge.cfg
@@ -186,6 +186,7 @@ def network(bridge, device: torch.device, dtype: torch.dtype) -> Network:
             gated=bool(cfg.gated_mlp),
             parallel=bool(cfg.parallel_attn_mlp),
             softcap=cfg.output_logits_soft_cap if (cfg.output_logits_soft_cap or -1) > 0 else None,
+            memory=memory or blocks.MEMORY,
         )
         blocks.listen(net)
     except (AttributeError, IndexError) as error:

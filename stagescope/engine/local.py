@@ -25,15 +25,19 @@ from stagescope.engine.protocol import (
     EngineError,
     FindToken,
     Load,
+    MapStages,
     ModelInfo,
     Progress,
     Read,
     Reading,
     Reply,
     Request,
+    ShowNeurons,
     Sweep,
     SweepCorpus,
     TakeCensus,
+    TakeEvidence,
+    TakeLens,
     TakeSweep,
 )
 from stagescope.engine.question import Question
@@ -46,6 +50,7 @@ if TYPE_CHECKING:
     from stagescope.engine.outcomes import Kept
     from stagescope.engine.reading import Prompt
 
+OfStages = TakeEvidence | TakeLens | ShowNeurons | MapStages
 PATIENCE = 1.0  # seconds of a reading after which its progress is told
 KEPT_BYTES = 512 * 2**20  # residual streams kept for the prompt at hand, so that a toggle starts at its first change
 
@@ -78,7 +83,10 @@ class LocalEngine:
         if self.info is None and not isinstance(request, Load):
             raise EngineError("error", "no model is loaded.", "Load one first.")
         try:
-            yield from work[type(request)](request)
+            if isinstance(request, OfStages):
+                yield from self._of_stages(request)
+            else:
+                yield from work[type(request)](request)
         except (MemoryError, RuntimeError) as error:
             from stagescope.engine.memory import is_out_of_memory, out_of_memory
 
@@ -174,17 +182,17 @@ class LocalEngine:
         began = time.perf_counter()
         if not self.certain:
             question.planned(request.schedule, self.info, None)
-            self._need_weights()
+            self.need_weights()
         asked = question.question(request, self.request, self.info, self.tokenizer)
         if request.part in ("all", "whole") and (found := self._recalled(asked)):
             yield replace(found, milliseconds=_ms(began))
             return
-        self._need_weights()
+        self.need_weights()
         from stagescope.engine.reading import read
 
-        prompt = self._prompt_at_hand(asked)
+        prompt = self.prompt_at_hand(asked)
         if uses_means(asked.plan):
-            yield from self._averages()
+            yield from self.measure_averages()
         baseline_of = (request.lens, request.tracked, request.top)
         try:
             for part in {"all": ["position", "whole"]}.get(request.part, [request.part]):
@@ -199,7 +207,7 @@ class LocalEngine:
                     positions,
                     baseline=self.baselines.get(baseline_of),
                     averages=self.averages,
-                    checkpoint=self._step_of(f"reading {len(positions)} positions"),
+                    checkpoint=self.step_of(f"reading {len(positions)} positions"),
                 )
                 yield replace(reading, milliseconds=_ms(began))
                 if part == "whole":
@@ -208,9 +216,9 @@ class LocalEngine:
                         question.remember(asked, reading, self.info)
         finally:
             if self.prompt is prompt:
-                self._let_go(asked)
+                self.let_go(asked)
 
-    def _step_of(self, stage: str) -> Callable[[float], None]:
+    def step_of(self, stage: str) -> Callable[[float], None]:
         """What a reading calls with the fraction done: it may stop there, and a long one says how far it is."""
         began = time.monotonic()
 
@@ -226,11 +234,11 @@ class LocalEngine:
 
         return step
 
-    def _need_weights(self) -> None:
+    def need_weights(self) -> None:
         if self.net is None:
             raise EngineError("error", "the weights are not loaded yet.", "Ask again when they are.")
 
-    def _prompt_at_hand(self, asked: Question) -> Prompt:
+    def prompt_at_hand(self, asked: Question) -> Prompt:
         import torch
 
         from stagescope.engine import blocks
@@ -248,7 +256,7 @@ class LocalEngine:
         self.prompt = Prompt(asked.request.prompt, tokens, begun, Node(x=begun.x[0]))
         return self.prompt
 
-    def _let_go(self, asked: Question) -> None:
+    def let_go(self, asked: Question) -> None:
         """Keep the residuals of the prompt at hand within their budget, the baseline's and the latest always."""
         from stagescope.engine.runner import let_go, path
 
@@ -268,7 +276,7 @@ class LocalEngine:
 
     # ---------------------------------------------------------------------------------- neurons, tokens
 
-    def _averages(self) -> Iterator[Progress]:
+    def measure_averages(self) -> Iterator[Progress]:
         """What a text says of every sublayer and neuron: measured once per model."""
         if self.averages is not None:
             return
@@ -289,11 +297,11 @@ class LocalEngine:
         if found := self.cached_census():
             yield found
             return
-        self._need_weights()
+        self.need_weights()
         from stagescope.engine import neurons
 
         if self.net.gated:
-            yield from self._averages()
+            yield from self.measure_averages()
         for reply in neurons.census(self.net, self.info, self.averages):
             self.checkpoint()
             if isinstance(reply, Census) and self.request.cache:
@@ -316,14 +324,14 @@ class LocalEngine:
     def _sweep(self, request: TakeSweep) -> Iterator[Reply]:
         sweep.check(request, self.info)
         if not self.certain:
-            self._need_weights()
+            self.need_weights()
         units = sweep.settle(request, self.request, self.info, self.tokenizer)
         if self.request.cache and sweep.recall(units, self.info, self.request):
             yield from (unit.sweep for unit in units)
             return
-        self._need_weights()
+        self.need_weights()
         if sweep.wants_means(units):
-            yield from self._averages()
+            yield from self.measure_averages()
         for reply in sweep.take(self.net, self.info, units, self.averages, self.swept, self.request.cache):
             self.checkpoint()
             yield reply
@@ -344,20 +352,41 @@ class LocalEngine:
             if found := self.cached_corpus(request):
                 yield found
                 return
-            self._need_weights()
+            self.need_weights()
 
         def measure() -> Generator[Progress, None, Averages]:
-            yield from self._averages()
+            yield from self.measure_averages()
             return self.averages
 
         for reply in corpus.sweep_corpus(self.net, self.info, self.request, request, self.tokenizer, measure):
             self.checkpoint()
             yield reply
 
+    # ------------------------------------------------------------------------------------------- stages
+
+    def known(self, request: OfStages) -> Reply | None:
+        """The answer from the cache, if it is there; works before the weights are loaded."""
+        from stagescope.engine import stage_answers
+
+        return stage_answers.known(self, request)
+
+    def _of_stages(self, request: OfStages) -> Iterator[Reply]:
+        from stagescope.engine import stage_answers
+
+        if not self.certain:
+            self.need_weights()
+        answer = {
+            TakeEvidence: stage_answers.take_evidence,
+            TakeLens: stage_answers.take_lens,
+            ShowNeurons: stage_answers.show_neurons,
+            MapStages: stage_answers.map_stages,
+        }
+        yield from answer[type(request)](self, request)
+
     def _find(self, request: FindToken) -> Iterator[Reply]:
         """A word is tried with a space before it first: that is how it stands inside a text."""
         if self.tokenizer is None:
-            self._need_weights()
+            self.need_weights()
         for text in (f" {request.text}", request.text) if not request.text.startswith(" ") else (request.text,):
             try:
                 ids = encode(self.tokenizer, text, None)

@@ -31,9 +31,10 @@ if TYPE_CHECKING:
 # default model takes 0.9 ms a row with 256 and 1.8 ms with 16; temporaries of 64 rows come from memory already mapped,
 # those of 256 cost three times as much a row.
 LOGITS, MEASURED = {"cpu": 256, "cuda": 2048}, {"cpu": 64, "cuda": 2048}
-LOGITS_BYTES = 2**28  # most that one product's logits take, and the log-probabilities kept of baselines run together
-KEPT_BYTES = 2**28  # residual streams of baselines kept from one call to the next
-WAVE_ROWS, WAVE_BYTES = 16, 2**28  # a wave of long rows: enough that a baseline made anew for it costs little
+WAVE_ROWS = 16  # of long prompts, where memory allows: enough that a baseline made anew for a wave costs little
+# Of net.memory a block call takes half at most (runner.py), and each of these an eighth: a wave's residual streams, one
+# product's logits, log-probabilities of baselines run together, residual streams kept from one call to the next.
+SHARES = 8
 PADDING = 1.25  # prompts run together when the longest is at most so much longer than the shortest
 
 
@@ -93,7 +94,7 @@ def outcomes(
     """The fraction done before every block call and every product with the unembedding, and results as they come.
 
     averages: needed where a plan holds a mean replacement. kept: baselines of the call before; what is used again is
-    not run again, and those of this call take its place where they fit into KEPT_BYTES. Plans are resolved for their
+    not run again, and those of this call take its place where they fit into their share of memory. Plans are resolved for their
     task's number of tokens. Raises what torch raises when a single row does not fit into memory.
     """
     jobs = [_jobs(index, task) for index, task in enumerate(tasks)]
@@ -105,7 +106,7 @@ def outcomes(
     for group in _groups([len(task.ids) for task in tasks], runner.TOKENS_AT_ONCE[net.device.type]):
         ids = tuple(tasks[index].ids for index in group)
         baseline = before.pop(ids, None) or _baseline(net, ids)
-        if kept is not None and sum(map(_bytes, (*kept.values(), baseline))) <= KEPT_BYTES:
+        if kept is not None and sum(map(_bytes, (*kept.values(), baseline))) <= net.memory // SHARES:
             kept[ids] = baseline
         mine = {index: tasks[index] for index in group}
         for step in _group(net, baseline, mine, [job for index in group for job in jobs[index]], averages):
@@ -140,7 +141,7 @@ def _group(
     begun, length = baseline.begun, baseline.begun.x.shape[1]
     bases = dict(zip(tasks, baseline.paths, strict=True))
     of_base = {id(node) for nodes in baseline.paths for node in nodes}
-    rows = min(WAVE_ROWS, WAVE_BYTES // (length * net.d_model * net.dtype.itemsize))
+    rows = min(WAVE_ROWS, net.memory // SHARES // (length * net.d_model * net.dtype.itemsize))
     rows = max(rows, runner.rows_at_once(net, length))
     references: dict[int, _Reference] = {}
     for wave in _waves(jobs, rows) or [[]]:
@@ -151,7 +152,7 @@ def _group(
         yield from _steps(net, begun, [*baseline.paths, *paths], averages, kept)
         if not references:
             measured = sum(len(task.ids if task.positions is None else task.positions) for task in tasks.values())
-            keep = measured * net.d_vocab * 8 <= LOGITS_BYTES
+            keep = measured * net.d_vocab * 8 <= net.memory // SHARES
             for index, task in tasks.items():
                 references[index] = _Reference(net, task, bases[index][-1].x, min(rows, len(task.plans)), keep)
                 yield from references[index].measure(index)
@@ -342,4 +343,4 @@ def _compare(net: Network, chunk: _Chunk, x: Tensor) -> Tensor:
 
 def logits_at_once(net: Network) -> int:
     """Rows of logits made by one product."""
-    return max(1, min(LOGITS[net.device.type], LOGITS_BYTES // (4 * net.d_vocab)))
+    return max(1, min(LOGITS[net.device.type], net.memory // SHARES // (4 * net.d_vocab)))

@@ -39,6 +39,7 @@ class Load:
     chat: bool = False  # put the prompt through the tokenizer's chat template
     cache: bool = True
     offline: bool = False
+    memory: int | None = None  # bytes that a sweep may take beside weights and baselines; None: 2 GiB
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 # Tokens that pass a block in one call. On a CPU 512, 1024 and 2048 are equally fast, and 512 (50 ms on the default
 # model) lets a reading in soon and a sweep show early rows; a GPU wants many.
 TOKENS_AT_ONCE = {"cpu": 512, "cuda": 32768}
-BLOCK_BYTES = 2**30  # most memory of a block's own intermediates in one call
 
 
 @dataclass(eq=False)
@@ -120,10 +119,10 @@ def steps(
 
 
 def rows_at_once(net: Network, n_tokens: int) -> int:
-    """How many rows of n_tokens pass a block together."""
+    """How many rows of n_tokens pass a block together: at most half of net.memory goes into its intermediates."""
     # Eager attention holds its scores three times, the MLP its hidden layer three times, and eight streams live.
     row = net.dtype.itemsize * (n_tokens * (8 * net.d_model + 3 * net.d_mlp) + 3 * net.n_heads * n_tokens**2)
-    return max(1, min(TOKENS_AT_ONCE[net.device.type] // n_tokens, BLOCK_BYTES // row))
+    return max(1, min(TOKENS_AT_ONCE[net.device.type] // n_tokens, net.memory // 2 // row))
 
 
 def _layers(place: Place) -> tuple[int, ...]:

@@ -32,7 +32,8 @@ Run = Callable[[int | None], Tensor]  # a forward without one layer, or with all
 
 @torch.inference_mode()
 def loop(run: Run, ids: Tensor, drops: Sequence[int]) -> Tensor:
-    """[S, 4, T]: KL in nats, top-1 same, entropy change in bits, loss change in nats (NaN at the last position)."""
+    """[S, 6, T]: KL in nats, top-1 same, entropy change in bits, loss change in nats (NaN at the last position), rank and
+    p of the baseline's top token: what ours measures."""
 
     def said(layer: int | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         logp = run(layer)[0].float().log_softmax(-1)
@@ -45,9 +46,11 @@ def loop(run: Run, ids: Tensor, drops: Sequence[int]) -> Tensor:
     top = logp.argmax(-1)
     rows = []
     for layer in drops:
-        logq, _, entropy_q, loss_q = said(layer)
+        logq, q, entropy_q, loss_q = said(layer)
         kl = (p * (logp - logq)).sum(-1)
-        rows.append(torch.stack([kl, (logq.argmax(-1) == top).float(), entropy_q - entropy, loss_q - loss]))
+        rank = (logq > logq.gather(-1, top[:, None])).sum(-1) + 1
+        followed = [rank.float(), q.gather(-1, top[:, None])[:, 0]]
+        rows.append(torch.stack([kl, (logq.argmax(-1) == top).float(), entropy_q - entropy, loss_q - loss, *followed]))
     return torch.stack(rows).cpu()
 
 

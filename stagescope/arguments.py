@@ -1,0 +1,65 @@
+"""What words of the command line stand for: prompts, files, the model to load. Nothing heavy is imported at start."""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import os
+import stat
+import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from stagescope.engine.protocol import EngineError, Load
+
+
+def load_request(args: argparse.Namespace) -> Load:
+    from stagescope.engine.protocol import Load
+
+    words = (args.model, args.device, args.dtype, args.threads, args.bos, args.chat, args.cache, args.offline)
+    return Load(*words, memory=args.memory)
+
+
+def prompt_of(word: str) -> str:
+    """PROMPT as given; - is standard input, without the line end a shell adds."""
+    return stdin().decode("utf-8", "surrogateescape").removesuffix("\n") if word == "-" else word
+
+
+def prompts_of(words: list[str]) -> tuple[str, ...]:
+    from stagescope.engine.protocol import EngineError
+
+    prompts = tuple(map(prompt_of, words))
+    if "" in prompts:
+        raise EngineError("usage", "the prompt is empty.", "Give some text to read.")
+    if len(set(prompts)) < len(prompts):
+        raise EngineError("usage", "two prompts are alike.", "Give each once.")
+    return prompts
+
+
+def stdin() -> bytes:
+    return sys.stdin.buffer.read() if sys.stdin else b""
+
+
+def expect_file(file: str | None) -> None:
+    """Say that a file is missing before a model is loaded for it."""
+    try:
+        if file not in (None, "-") and stat.S_ISDIR(os.stat(file).st_mode):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+    except OSError as error:
+        raise unreadable(file, error) from error
+
+
+def expect_place(svg: str | None) -> None:
+    """Say that a picture cannot be written before an hour is spent on it."""
+    from stagescope.engine.protocol import EngineError
+    from stagescope.text import printable
+
+    if svg is not None and (os.path.isdir(svg) or not os.access(os.path.dirname(svg) or ".", os.W_OK)):
+        raise EngineError("error", f"the figure cannot be written to {printable(svg)}.", "Give a file in a folder of yours.")
+
+
+def unreadable(file: str, error: OSError) -> EngineError:
+    from stagescope.engine.documents import shown_name
+    from stagescope.engine.protocol import EngineError
+
+    return EngineError("missing", f"cannot read {shown_name(file)} ({error.strerror}).", "Name a text file, or -.")

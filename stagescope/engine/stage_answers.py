@@ -1,0 +1,187 @@
+"""How the local engine answers what is asked of the stages: evidence, lens curves, neurons, the map itself.
+
+What can be is answered from the cache, before the weights are loaded. A map asks for its parts as anybody would, so that
+each is kept by itself: what was interrupted goes on with the part it was at.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from stagescope.engine import cache, evidence, lens_curves, question, strongest
+from stagescope.engine.plan import uses_means
+from stagescope.engine.pool import over_prompts
+from stagescope.engine.protocol import (
+    Census,
+    CorpusSweep,
+    EngineError,
+    Evidence,
+    LensCurves,
+    MapStages,
+    Neurons,
+    Progress,
+    Read,
+    Reply,
+    Request,
+    ShowNeurons,
+    StageMap,
+    Sweep,
+    SweepCorpus,
+    TakeCensus,
+    TakeEvidence,
+    TakeLens,
+    TakeSweep,
+)
+
+if TYPE_CHECKING:
+    from stagescope.engine.local import LocalEngine
+
+PARTS = ("1 of 3", "2 of 3", "3 of 3")  # of a map: the sweep takes nearly all of it
+
+
+def known(engine: LocalEngine, request: TakeEvidence | TakeLens | ShowNeurons | MapStages) -> Reply | None:
+    """The answer from the cache; works before the weights are loaded. Raises EngineError for what no weights will make
+    possible, as far as that can be told."""
+    if not engine.certain or not engine.request.cache:
+        return None
+    asked = (engine.info, engine.request, engine.tokenizer)
+    match request:
+        case TakeEvidence():
+            return evidence.recalled(request, *asked)
+        case TakeLens():
+            settled = lens_curves.settle(request, engine.request, engine.info, engine.tokenizer)
+            return lens_curves.recalled(settled, request, engine.info, engine.request)
+        case ShowNeurons():
+            return strongest.recalled(engine.info, engine.request, request, _ids(engine, request.prompt))
+        case MapStages():
+            return _recalled_map(engine, request)
+
+
+def take_evidence(engine: LocalEngine, request: TakeEvidence) -> Iterator[Progress | Evidence]:
+    if found := known(engine, request):
+        yield found
+        return
+    engine.need_weights()
+    for reply in evidence.take(engine.net, engine.info, engine.request, request, engine.tokenizer):
+        engine.checkpoint()
+        yield reply
+
+
+def take_lens(engine: LocalEngine, request: TakeLens) -> Iterator[Progress | LensCurves]:
+    if found := known(engine, request):
+        yield found
+        return
+    engine.need_weights()
+    asked = lens_curves.settle(request, engine.request, engine.info, engine.tokenizer)
+    if uses_means(asked.plan):
+        yield from engine.measure_averages()
+    prompt = engine.prompt_at_hand(asked)
+    curves = lens_curves.take(
+        engine.net,
+        engine.info,
+        prompt,
+        request,
+        str(asked.schedule),
+        asked.plan,
+        asked.position,
+        engine.averages,
+        engine.step_of("lens by depth"),
+    )
+    engine.let_go(asked)
+    if engine.request.cache:
+        lens_curves.remember(asked, request, curves, engine.info)
+    yield curves
+
+
+def show_neurons(engine: LocalEngine, request: ShowNeurons) -> Iterator[Progress | Neurons]:
+    if found := known(engine, request):
+        yield found
+        return
+    engine.need_weights()
+    ids = _ids(engine, request.prompt)
+    for reply in engine.answer(TakeCensus()):
+        if isinstance(reply, Census):
+            census = reply
+        else:
+            yield reply
+    for reply in strongest.show(engine.net, engine.info, census, request, ids):
+        engine.checkpoint()
+        if isinstance(reply, Neurons) and engine.request.cache:
+            strongest.remember(engine.info, request, ids, reply)
+        yield reply
+
+
+def _ids(engine: LocalEngine, prompt: str) -> tuple[int, ...] | None:
+    """Token ids of a prompt, prefix included; None without one. Raises EngineError for what cannot be read."""
+    if not prompt:
+        return None
+    return question.question(Read(prompt), engine.request, engine.info, engine.tokenizer).ids
+
+
+# ------------------------------------------------------------------------------------------------ the map
+
+
+def map_stages(engine: LocalEngine, request: MapStages) -> Iterator[Reply]:
+    if request.if_known:
+        if found := known(engine, request):
+            yield found
+            return
+        raise EngineError("missing", "the stages of this model were not mapped over this text.", "Map them first.")
+    from stagescope.engine import stages
+
+    texts = request.texts
+    sweep: list[CorpusSweep] = []
+    for reply in _part(0, _swept(engine.answer, request)):
+        if isinstance(reply, CorpusSweep):
+            sweep = [reply]
+        yield reply
+    found: list[Evidence | Census] = []
+    for number, asked in ((1, TakeEvidence(texts)), (2, TakeCensus())):
+        for reply in _part(number, engine.answer(asked)):
+            if isinstance(reply, Evidence | Census) and getattr(reply, "complete", True):
+                found.append(reply)
+            yield reply
+    made = stages.stage_map(sweep[0], *found)
+    if engine.request.cache and (name := _map_key(engine, request, engine.info.dtype, engine.info.device.split(":")[0])):
+        cache.put(name, made)
+    yield made
+
+
+def _part(number: int, replies: Iterator[Reply]) -> Iterator[Reply]:
+    """The replies, their progress told as that of one part."""
+    for reply in replies:
+        yield replace(reply, stage=f"{PARTS[number]}, {reply.stage}") if isinstance(reply, Progress) else reply
+
+
+def _swept(answer: Callable[[Request], Iterator[Reply]], request: MapStages) -> Iterator[Progress | CorpusSweep]:
+    """Drops and swaps over the texts, pooled."""
+    texts = request.texts
+    if not texts.prompts:
+        yield from answer(SweepCorpus(texts.file or "", tokens=texts.tokens, window=texts.window))
+        return
+    latest: dict[tuple[str, str], Sweep] = {}
+    asked = TakeSweep(texts.prompts)
+    for reply in answer(asked):
+        if isinstance(reply, Sweep):
+            latest[reply.prompt, reply.kind] = reply
+        else:
+            yield reply
+    yield over_prompts([latest[prompt, kind] for prompt in texts.prompts for kind in asked.kinds])
+
+
+def _recalled_map(engine: LocalEngine, request: MapStages) -> StageMap | None:
+    for dtype, device in question.machines(engine.info, engine.request):
+        name = _map_key(engine, request, dtype, device)
+        if name and isinstance(found := cache.get(name), StageMap):
+            model = replace(found.model, name=engine.info.name, source=engine.info.source, prefix=engine.info.prefix)
+            return replace(found, model=model)
+    return None
+
+
+def _map_key(engine: LocalEngine, request: MapStages, dtype: str, device: str) -> str | None:
+    """Everything a map depends on: what its evidence does. None where that is not kept, as of standard input."""
+    asked = TakeEvidence(request.texts)
+    name = evidence.key(asked, engine.info, engine.request, engine.tokenizer, dtype, device)
+    return name and cache.key("stages", name, question.means_text(engine.info))
