@@ -1,4 +1,4 @@
-"""A Reading, a Census as JSON (the contract of the command line) and as plain text."""
+"""A Reading as JSON (the contract of the command line) and as plain text."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 from rich.table import Table
 from rich.text import Text
 
-from stagescope.engine.protocol import Census, ModelInfo, Reading
+from stagescope.engine.protocol import ModelInfo, Reading
 from stagescope.text import visible
 
 MODEL_FIELDS = (
@@ -75,23 +75,6 @@ def _depth_json(reading: Reading, depth: int) -> dict[str, Any]:
     }
 
 
-def census_json(census: Census, info: ModelInfo) -> dict[str, Any]:
-    """Schema neurons/1."""
-    counts = ("high_kurtosis", "prediction", "suppression", "unsigned", "partition_candidates")
-    columns = (census.high, census.prediction, census.suppression, census.unsigned, census.partition)
-    return {
-        "schema": "neurons/1",
-        "model": model_json(info),
-        "orientation": census.orientation,
-        "text": census.text,
-        "null": {"directions": census.null_directions, "above": number(census.null_above)},
-        "layers": [
-            {"layer": layer, **{name: int(n[layer]) for name, n in zip(counts, columns, strict=True)}, "of": census.d_mlp}
-            for layer in range(len(census.high))
-        ],
-    }
-
-
 def number(value: float) -> float | None:
     return float(value) if math.isfinite(value) else None
 
@@ -151,26 +134,6 @@ def effect(reading: Reading, at: int) -> str:
         f"  |  over {len(over)} positions: KL mean {kl[over].mean():.3g}, median {np.median(kl[over]):.3g}, "
         f"top-1 kept {int(kept[over].sum())}/{len(over)}"
     )
-
-
-def census_text(census: Census) -> list[Text | Table]:
-    table = Table(box=None, pad_edge=False, header_style="dim")
-    for name in ("layer", "kurtosis > 10", "prediction", "suppression", "unsigned", "partition?", "of"):
-        table.add_column(name, justify="right")
-    for row in reversed(census_rows(census)):
-        table.add_row(*map(str, row))
-    null = f"null: {census.null_above:.1%} of {census.null_directions} random directions have kurtosis > 10"
-    lines: list[Text | Table] = [table, Text(null)]
-    if census.degenerate:
-        lines.append(Text("above 1 %: this vocabulary is degenerate and the counts say little.", style="bold"))
-    if census.orientation == "corpus":
-        lines.append(Text(f"gated MLPs have no sign in the weights: oriented on {census.text}"))
-    return lines
-
-
-def census_rows(census: Census) -> list[tuple[int, ...]]:
-    columns = (census.high, census.prediction, census.suppression, census.unsigned, census.partition)
-    return [(layer, *(int(n[layer]) for n in columns), census.d_mlp) for layer in range(len(census.high))]
 
 
 def _top(reading: Reading, depth: int, at: int) -> str:

@@ -91,7 +91,7 @@ def stages(args: argparse.Namespace) -> int:
 
     mapped = next(reply for reply in reversed(found) if isinstance(reply, StageMap))
     _warn(mapped.model.warnings)
-    _print(args, lambda: stages_report.stages_json(mapped), lambda: stages_report.stages_text(mapped, width()))
+    _print(args, lambda: stages_report.stages_json(mapped, mapped.model), lambda: stages_report.stages_text(mapped, width()))
     return 0
 
 
@@ -102,7 +102,7 @@ def paper(args: argparse.Namespace) -> int:
     try:
         expect_place(args.out)
         with _texts(args) as texts:
-            found, failure = _ask(args, lambda engine: MapStages(texts))
+            found, failure = _ask(args, lambda engine: MapStages(texts), recall=False)  # the parts as well
     except EngineError as error:
         return fail(error.failure)
     if failure:
@@ -173,11 +173,11 @@ def _texts(args: argparse.Namespace) -> Iterator[Texts]:
 
 
 def _ask(
-    args: argparse.Namespace, *requests: Callable[[LocalEngine], Request]
+    args: argparse.Namespace, *requests: Callable[[LocalEngine], Request], recall: bool = True
 ) -> tuple[list[Reply], Failure | None]:
     """The model as it was loaded, or known before, and every answer that is no progress; or why there is none.
 
-    What the cache has of all of them is answered before the weights are loaded.
+    recall: what the cache has of all of them is answered before the weights are loaded.
     """
     from stagescope.engine.local import LocalEngine
     from stagescope.engine.protocol import ModelInfo, Progress
@@ -187,7 +187,7 @@ def _ask(
     def work() -> Iterator[Reply]:
         for reply in engine.answer(load_request(args)):
             yield reply
-            if isinstance(reply, ModelInfo) and not reply.loaded and engine.certain:
+            if isinstance(reply, ModelInfo) and recall and not reply.loaded and engine.certain:
                 known = [engine.known(request(engine)) for request in requests]
                 if all(known):
                     found.extend([reply, *known])

@@ -16,8 +16,12 @@ from stagescope.app import StageApp
 from stagescope.engine.fake import FakeEngine
 from stagescope.engine.protocol import Failure, FindToken, Load, Read, TakeCensus
 from stagescope.screens.ask import Ask, Confirm
+from stagescope.screens.attention import AttentionScreen
 from stagescope.screens.help import Help
+from stagescope.screens.lens import LensScreen
 from stagescope.screens.models import Models
+from stagescope.screens.neurons import NeuronsScreen
+from stagescope.screens.stages import StagesScreen
 from stagescope.screens.sweep import SweepScreen
 from stagescope.screens.widgets.line import Field, from_line, to_line
 
@@ -174,6 +178,10 @@ async def test_every_key_does_what_the_help_says():
         "flip": ([], lambda app: app.explore.stack.flipped),
         "census": ([], lambda app: "census of this model is done" in drawn(app)),
         "sweep": ([], lambda app: isinstance(app.screen, SweepScreen)),
+        "lens_curves": ([], lambda app: isinstance(app.screen, LensScreen)),
+        "attention": ([], lambda app: isinstance(app.screen, AttentionScreen)),
+        "neurons": ([], lambda app: isinstance(app.screen, NeuronsScreen)),
+        "stages": ([], lambda app: isinstance(app.screen, StagesScreen)),
         "pin": ([], lambda app: app.explore.deck.prompts == (PROMPT,)),
         "deck_back": ([], lambda app: "the deck is empty: p pins this prompt" in drawn(app)),
         "deck_forward": ([], lambda app: "the deck is empty: p pins this prompt" in drawn(app)),

@@ -7,7 +7,6 @@ its residual norm is 22,680 against about 160 elsewhere in one model.
 
 from __future__ import annotations
 
-import platform
 import time
 from collections.abc import Generator
 from dataclasses import dataclass
@@ -16,17 +15,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from stagescope.engine import blocks
+from stagescope.engine import blocks, standard_text
 from stagescope.engine.blocks import Network
 from stagescope.engine.progress import progress
 from stagescope.engine.protocol import Progress
+from stagescope.engine.standard_text import WINDOW_TOKENS, WINDOWS
 from stagescope.engine.tokens import encode
 
 STAGE = "reading a text for the means"
-# Enough: between two halves of 24 such windows no neuron of the default model changed from one sign to the
-# other (15 to 20 % passed in or out of `unsigned`).
-WINDOWS, WINDOW_TOKENS = 16, 128
-CHARACTERS_PER_TOKEN = 16  # more than any tokenizer packs into a token of English
 CUDA_ROWS = WINDOWS  # on the CPU one window at a time: 15 ms a block of the default model
 
 
@@ -49,20 +45,10 @@ def measure(net: Network, prefix_id: int | None) -> Generator[Progress | Average
 
 
 def sample(tokenizer: Any, prefix_id: int | None, n_ctx: int = WINDOW_TOKENS) -> tuple[str, Tensor]:
-    """The default text, which every Python carries: (its name, token ids [16, T]), T = 128 or n_ctx if less.
-
-    Windows spread evenly over the topics of Python's help in the order of their names, each from the start of
-    a line, prefix token first. The help differs from one Python release to the next, so the name says which.
-    """
-    from pydoc_data.topics import topics  # half a megabyte of text that nothing else needs
-
-    text = "\n".join(topics[name] for name in sorted(topics))
-    length = min(WINDOW_TOKENS, n_ctx)
-    starts = [text.index("\n", window * len(text) // WINDOWS) + 1 for window in range(WINDOWS)]
-    pieces = [text[start : start + CHARACTERS_PER_TOKEN * length] for start in starts]
-    ids = torch.tensor([encode(tokenizer, piece, prefix_id)[:length] for piece in pieces])
-    extent = f"{ids.numel():,} tokens in {WINDOWS} windows"
-    return f"pydoc_data.topics of Python {platform.python_version()}, {extent}", ids
+    """The standard text: (its name, token ids [16, T]), T = 128 or n_ctx if less, prefix token first."""
+    head = () if prefix_id is None else (prefix_id,)
+    ids = torch.tensor(standard_text.windows(lambda text: encode(tokenizer, text, None), head, n_ctx))
+    return f"{standard_text.name()}, {ids.numel():,} tokens in {WINDOWS} windows", ids
 
 
 @torch.inference_mode()

@@ -19,7 +19,7 @@ import numpy as np
 import safetensors.numpy
 
 from stagescope import paths
-from stagescope.engine import pool, wire
+from stagescope.engine import pool, standard_text, wire
 from stagescope.engine.pool import Pool
 from stagescope.engine.protocol import ModelInfo
 
@@ -52,7 +52,9 @@ def fresh(n_rows: int, model: ModelInfo) -> Done:
 
 
 def stamp(file: str) -> list[int] | None:
-    """What tells a file from itself changed; None for what is no regular file, such as standard input ("-")."""
+    """What tells a file from itself changed, its size first; None for what is no regular file, such as "-"."""
+    if not file:  # the standard text: its name in the key of what was kept says which
+        return [standard_text.WINDOWS, 0]
     with contextlib.suppress(OSError, ValueError):  # ValueError: a NUL in the name
         seen = os.stat(file)
         if file != "-" and stat.S_ISREG(seen.st_mode):

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from stagescope.engine import bookmark, cache, kinds, pool, question, sweep
+from stagescope.engine import bookmark, cache, kinds, pool, question, standard_text, sweep
 from stagescope.engine.bookmark import Done
 from stagescope.engine.documents import Document, Skipped, documents, limited, shown_name
 from stagescope.engine.protocol import CorpusSweep, EngineError, Load, ModelInfo, Progress, SweepCorpus, SweepRow
@@ -347,8 +347,14 @@ def _kept(done: Done, request: SweepCorpus, rows: tuple[SweepRow, ...], info: Mo
 
 def _key(request: SweepCorpus, rows: tuple[SweepRow, ...], info: ModelInfo, dtype: str, device: str) -> str:
     """Everything the numbers depend on but the text itself, which is compared when it is read."""
-    file = "-" if request.file == "-" else os.path.realpath(request.file)
     means = question.means_text(info) if wants_means(rows) else None
     schedules, window = [row.schedule for row in rows], min(request.window, info.n_ctx)
     how = [window, request.tokens, question.prefix_id(info), dtype, device, means]
-    return cache.key("corpus", info.fingerprint, file, schedules, *how)
+    return cache.key("corpus", info.fingerprint, name_of(request.file), schedules, *how)
+
+
+def name_of(file: str) -> str:
+    """A text under one name, whatever the folder it is named from."""
+    if not file:
+        return standard_text.name()
+    return file if file == "-" else os.path.realpath(file)

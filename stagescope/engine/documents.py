@@ -2,7 +2,8 @@
 
 JSON lines, when the first line that is not blank is a JSON object: one document a line, its field "text"; what goes
 beyond the window is left out, for it belongs to the same document and would be scored without its beginning.
-Anything else is plain text: cut into consecutive windows, each a document of its own.
+Anything else is plain text: cut into consecutive windows, each a document of its own. No name at all ("") is the
+standard text (standard_text.py), of which each window is a document.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import BinaryIO
 
+from stagescope.engine import standard_text
 from stagescope.engine.protocol import EngineError
 from stagescope.text import printable
 
@@ -33,8 +35,8 @@ Encode = Callable[[str], list[int]]
 @dataclass(frozen=True)
 class Document:
     ids: tuple[int, ...]  # the prefix token first, if there is one
-    place: str  # "line 12", "tokens 512-1023"
-    end: int  # bytes of the file up to its end, about
+    place: str  # "line 12", "tokens 512-1023", "window 3"
+    end: int  # bytes of the file up to its end, about; of the standard text: windows
     cut: bool = False  # longer than the window
 
 
@@ -46,7 +48,7 @@ class Skipped:
 
 
 def documents(file: str, encode: Encode, prefix: int | None, window: int) -> Iterator[Document | Skipped]:
-    """The documents of a file in order, and what was left out. "-" is standard input.
+    """The documents of a file in order, and what was left out. "-" is standard input, "" the standard text.
 
     encode: text -> ids without a prefix; special tokens spelled out are its affair. window: most tokens of a document,
     prefix included. Raises EngineError: "missing" for a file that cannot be read, "usage" when it holds no document.
@@ -55,6 +57,10 @@ def documents(file: str, encode: Encode, prefix: int | None, window: int) -> Ite
     room = window - len(head)
     if room < FEWEST:
         raise EngineError("usage", f"a window of {window} tokens is too short.", f"Use {len(head) + FEWEST} or more.")
+    if not file:
+        for number, ids in enumerate(standard_text.windows(encode, head, window), 1):
+            yield Document(ids, f"window {number}", number)
+        return
     found, n_skipped, first_skipped = 0, 0, []
     with _opened(file) as stream:
         begun, is_json = _sniff(stream)
@@ -83,6 +89,8 @@ def limited(items: Iterator[Document | Skipped], tokens: int | None, n_prefix: i
 
 
 def shown_name(file: str) -> str:
+    if not file:
+        return standard_text.name()
     return "standard input" if file == "-" else printable(file)
 
 

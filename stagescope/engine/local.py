@@ -74,6 +74,7 @@ class LocalEngine:
     averages: Averages | None = None
     readings: int = 0  # made so far: the clock of runner.let_go
     baselines: dict[tuple, Reading] = field(default_factory=dict)  # whole, of the prompt at hand
+    vocabulary: dict = field(default_factory=dict)  # of engine/strongest.py, prepared: from one layer's neurons to the next
     swept: Kept = field(default_factory=dict)  # baselines of the prompts swept last: a deck, edited again and again
 
     def answer(self, request: Request) -> Iterator[Reply]:
@@ -269,6 +270,7 @@ class LocalEngine:
     def _free(self) -> None:
         self._forget_prompt()
         self.swept.clear()
+        self.vocabulary.clear()
 
     def _forget_prompt(self) -> None:
         self.prompt = None

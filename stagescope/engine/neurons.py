@@ -20,11 +20,10 @@ from stagescope.engine.averages import Averages
 from stagescope.engine.blocks import Network
 from stagescope.engine.progress import progress
 from stagescope.engine.protocol import Census, ModelInfo, Progress
+from stagescope.engine.strongest import HIGH_KURTOSIS, PARTITION_VARIANCE
 from stagescope.engine.tokens import vocabulary_size
 
 STAGE = "census of neurons"
-HIGH_KURTOSIS = 10.0
-PARTITION_VARIANCE = 5.12  # over d_model: 0.005 at the 1,024 of gpt2-medium
 SIGNED = 0.3  # |E a| / E|a| from which a gated neuron has a sign
 NULL_DIRECTIONS, NULL_SEED = 256, 0
 

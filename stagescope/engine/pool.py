@@ -41,19 +41,10 @@ class Pool:
         """One more document: values [S, 4, n] of its n tokens. What is no finite number is left out."""
         there = np.isfinite(values)
         values = np.where(there, values, np.nan).astype(np.float32)
-        drawn = np.random.default_rng([SAMPLE_SEED, len(self.sums)]).random(values.shape[-1])
+        self.priority, self.sample = draw(self.priority, self.sample, values, len(self.sums))
         self.sums.append(np.nansum(values, -1, dtype=np.float64))
         self.counts.append(there.sum(-1, dtype=np.int32))
         self.holes += ~there[:, 0].all(-1)
-
-        n = len(self.priority)
-        kept = np.argsort(np.concatenate([self.priority, drawn]), kind="stable")[:SAMPLE]
-        new, gone = kept[kept >= n] - n, np.setdiff1d(np.arange(n), kept)
-        into, beyond = new[: len(gone)], new[len(gone) :]
-        self.priority[gone], self.sample[..., gone] = drawn[into], values[..., into]
-        if len(beyond):  # not once the sample is full: it may be 100 MB
-            self.priority = np.concatenate([self.priority, drawn[beyond]])
-            self.sample = np.concatenate([self.sample, values[..., beyond]], -1)
 
     def summary(self) -> dict[str, np.ndarray]:
         """Each measure's [S, 4] float64: mean and median over tokens, low and high end of the mean's interval.
@@ -62,7 +53,7 @@ class Pool:
         """
         sums, counts = (self.state()[name] for name in ("sums", "counts"))
         mean = ratio(sums.sum(0), counts.sum(0))
-        columns = np.stack([mean, _medians(self.sample), *interval(sums, counts)], -1)  # [S, measure, 4]
+        columns = np.stack([mean, medians(self.sample), *interval(sums, counts)], -1)  # [S, measure, 4]
         return {name: columns[:, measure] for measure, name in enumerate(MEASURES)}
 
     def by_document(self) -> dict[str, np.ndarray]:
@@ -75,6 +66,23 @@ class Pool:
         sums, counts = np.array(self.sums, np.float64), np.array(self.counts, np.int32)
         stacked = {"sums": sums.reshape(shape), "counts": counts.reshape(shape)}
         return stacked | {"holes": self.holes, "priority": self.priority, "sample": self.sample}
+
+
+def draw(priority: np.ndarray, sample: np.ndarray, values: np.ndarray, document: int) -> tuple[np.ndarray, np.ndarray]:
+    """A sample [..., n] of tokens and the priority [n] of each, after one more document's values [..., m].
+
+    Written in place once it is full: it may be 100 MB.
+    """
+    drawn = np.random.default_rng([SAMPLE_SEED, document]).random(values.shape[-1])
+    n = len(priority)
+    kept = np.argsort(np.concatenate([priority, drawn]), kind="stable")[:SAMPLE]
+    new, gone = kept[kept >= n] - n, np.setdiff1d(np.arange(n), kept)
+    into, beyond = new[: len(gone)], new[len(gone) :]
+    priority[gone], sample[..., gone] = drawn[into], values[..., into]
+    if len(beyond):
+        priority = np.concatenate([priority, drawn[beyond]])
+        sample = np.concatenate([sample, values[..., beyond]], -1)
+    return priority, sample
 
 
 def empty(n_rows: int) -> Pool:
@@ -90,14 +98,14 @@ def ratio(sums: np.ndarray, counts: np.ndarray) -> np.ndarray:
     return np.divide(sums, counts, out=np.full(sums.shape, np.nan), where=counts > 0)
 
 
-def _medians(sample: np.ndarray) -> np.ndarray:
-    """[S, 4, n] -> [S, 4]"""
-    medians = np.full(sample.shape[:2], np.nan)
-    for place in np.ndindex(medians.shape):
+def medians(sample: np.ndarray) -> np.ndarray:
+    """[S, M, n] -> [S, M], NaN left out."""
+    found = np.full(sample.shape[:2], np.nan)
+    for place in np.ndindex(found.shape):
         values = sample[place][~np.isnan(sample[place])]
         if len(values):
-            medians[place] = np.median(values.astype(np.float64))
-    return medians
+            found[place] = np.median(values.astype(np.float64))
+    return found
 
 
 def interval(sums: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -470,9 +470,9 @@ class Signal:
     name: str  # "drop_kl", "near_attention", ...
     title: str  # for people, with its unit
     first: int | None  # the first layer after the boundary, if this curve alone were asked; None: it shows none
-    before: float  # mean over the stage before the boundary of the map, in the unit of the title
-    after: float  # ... and over the stage after it
-    explained: float  # share of the curve's variance over both stages that a step at the map's boundary explains
+    before: float  # mean over the layers looked at before the boundary of the map, in the unit of the title
+    after: float  # ... and after it
+    explained: float  # share of the curve's variance over those layers that a step at the map's boundary explains
     needed: float  # what 95 % of noise stays below
     agrees: bool  # the step goes the way of the paper's Table 1, and explains more than noise
 
@@ -497,7 +497,7 @@ class StageMap:
     source: str
     documents: int
     tokens_scored: int
-    rule: str  # in one sentence, for the screen; docs/science.md has it in full
+    rule: str  # in one sentence, for the screen; docs/stages.md has it in full
     stages: tuple[Stage, ...]  # four
     signals: tuple[str, ...]  # names of the curves
     curves: np.ndarray  # [S, L] what was used of each layer

@@ -106,7 +106,7 @@ def show_neurons(engine: LocalEngine, request: ShowNeurons) -> Iterator[Progress
             census = reply
         else:
             yield reply
-    for reply in strongest.show(engine.net, engine.info, census, request, ids):
+    for reply in strongest.show(engine.net, engine.info, census, request, ids, engine.vocabulary):
         engine.checkpoint()
         if isinstance(reply, Neurons) and engine.request.cache:
             strongest.remember(engine.info, request, ids, reply)

@@ -31,18 +31,22 @@ from stagescope.engine.protocol import (
     Read,
     Reading,
     Request,
+    StageMap,
     Sweep,
     TakeSweep,
+    Texts,
 )
 from stagescope.engine.schedule import Schedule, ScheduleError, parse, resolve
 from stagescope.engine.tokens import Token
 from stagescope.screens import words
+from stagescope.screens.asking import Asking, Chosen
 from stagescope.screens.deck import Deck, DeckEffect
 from stagescope.screens.edits import History
 from stagescope.screens.explore_jobs import ExploreJobs
 from stagescope.screens.explore_keys import EMPTY, VIEWS, ExploreKeys
 from stagescope.screens.frame import SMALLEST
 from stagescope.screens.rows import Row, rows
+from stagescope.screens.stages import StagesScreen
 from stagescope.screens.widgets.detail import effect_line, row_line
 from stagescope.screens.widgets.line import Field, Line, PromptField, ScheduleField
 from stagescope.screens.widgets.stack import Stack
@@ -96,7 +100,9 @@ class Explore(ExploreKeys, ExploreJobs):
         self.output_for: Read | None = None  # ... and `output`
         self.census: Census | None = None
         self.found: dict[tuple[str, TakeSweep], Sweep | DeckEffect] = {}  # by fingerprint and what was asked
-        # "load", "read", "census", "token", "deck", "sweep", while they run, the one begun last at the end
+        self.maps: dict[tuple[str, Texts], StageMap] = {}  # by fingerprint and what it was measured over
+        self.map_looked_for: set[str] = set()  # fingerprints
+        # "load", "read", "map", "census", "token", "deck", "sweep", while they run, the one begun last at the end
         self.jobs: dict[str, tuple[Request, Progress]] = {}
         self.dead = False  # the engine ended; r starts another
         self.failure = ""  # stays until something works again
@@ -194,6 +200,7 @@ class Explore(ExploreKeys, ExploreJobs):
         """Another engine in place of the one that died, and all of it once more."""
         self.dead, self.failure, self.answered = False, "", None
         self.declined.clear()
+        self.map_looked_for.clear()
         self.jobs["load"] = (self.load, Progress("starting the engine", math.nan))
         self.draw()
         await self.app.restart_engine()
@@ -254,7 +261,7 @@ class Explore(ExploreKeys, ExploreJobs):
             self.action_pin()
 
     def _failed(self, job: str, reply: Failure) -> None:
-        if reply.kind == "cancelled":
+        if reply.kind == "cancelled" or (job == "map" and reply.kind == "missing"):
             return
         self.failure = words.failure(reply)
         self.dead = self.dead or reply.kind == "died"
@@ -263,6 +270,12 @@ class Explore(ExploreKeys, ExploreJobs):
         if job == "census":
             self.census_wanted = False
         self.draw_status()
+
+    def _point_chosen(self, screen: Asking, chosen: Chosen | None) -> None:
+        """The maps that were made meanwhile go beside the rows."""
+        if isinstance(screen, StagesScreen):
+            self.keep_maps({texts: found.map for texts, found in screen.found.items() if found.map is not None})
+        super()._point_chosen(screen, chosen)
 
     # ------------------------------------------------------------------------------------------ drawing
 
@@ -296,11 +309,13 @@ class Explore(ExploreKeys, ExploreJobs):
 
     def _rows(self) -> list[Row]:
         """The rows of the schedule; until its reading is there, with the numbers each layer had before."""
-        fresh = rows(self.info, self.reading, self.census, self.schedule, self.position(self.reading))
+        known = (self.info, self.reading, self.census)
+        at, stages = self.position(self.reading), self.stage_map()
+        fresh = rows(*known, self.schedule, at, stages)
         if self.reading is None or self.reading.schedule == str(self.schedule):
             return fresh
         read_of = parse(self.reading.schedule)
-        before = {row.key: row for row in rows(self.info, self.reading, self.census, read_of, self.position(self.reading))}
+        before = {row.key: row for row in rows(*known, read_of, at, stages)}
         place = ("depth", "state", "mean", "partial", "moved", "copy", "copies")
         return [replace(before.get(row.key, row), **{n: getattr(row, n) for n in place}) for row in fresh]
 

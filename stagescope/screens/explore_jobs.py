@@ -12,16 +12,31 @@ from functools import lru_cache, partial
 
 from stagescope import sweep_report
 from stagescope.engine.kinds import entries
-from stagescope.engine.protocol import Census, Failure, Progress, Reply, Request, Sweep, TakeCensus, TakeSweep
+from stagescope.engine.protocol import (
+    Census,
+    Failure,
+    MapStages,
+    Progress,
+    Reply,
+    Request,
+    StageMap,
+    Sweep,
+    TakeCensus,
+    TakeSweep,
+    Texts,
+)
 from stagescope.screens import deck, words
 from stagescope.screens.frame import Frame
 
-JOBS = {"load": "loading", "read": "reading", "census": "census of neurons", "token": "finding the token"}
-BRIEF = ("read", "deck", "sweep")  # jobs that are told once they say how far they are: most are over before
+JOBS = {
+    "load": "loading", "read": "reading", "map": "stages", "census": "census of neurons", "token": "finding the token",
+}  # fmt: skip
+BRIEF = ("read", "map", "deck", "sweep")  # jobs that are told once they say how far they are: most are over before
 KINDS = ("drop", "swap", "attn-off", "mlp-off")  # an edit of one key is one of L of these
 # A longer prompt is swept only where `w` was pressed. A kind is about L/2 forwards: on one CPU thread the 30 layers of
 # the default model take 1.6 s at 11 tokens and 23 s at 114. Readings run in between, and were no slower for it.
 MOST_TOKENS = 64
+STANDARD = Texts()
 MOST_FOUND = 64  # sweeps and effects on the deck that are kept, a few KB each
 
 
@@ -70,9 +85,14 @@ class ExploreJobs(Frame):
     # ------------------------------------------------------------------------------- begun without a key
 
     def next_job(self) -> None:
-        """Begin what is due: the census once; after each reading the deck, then the standing, census or not."""
+        """Begin what is due: once the census, and a look for a map of the stages that was kept; after each reading the
+        deck, then the standing, census or not."""
         if self.info is None or not self.info.loaded or self.dead or self.answered is None:
             return
+        if self.info.fingerprint not in self.map_looked_for:
+            self.map_looked_for.add(self.info.fingerprint)
+            request = MapStages(STANDARD, if_known=True)
+            self._begin("map", request, JOBS["map"], partial(self._converse, "map", request, self._mapped))
         if self.census_wanted and self.census is None and "census" not in self.jobs:
             self.take_census()
         if not self.is_current or "read" in self.jobs or not self.is_complete():
@@ -91,6 +111,22 @@ class ExploreJobs(Frame):
     def _begin(self, job: str, request: Request, stage: str, work: Callable[[], Awaitable[None]]) -> None:
         self.jobs[job] = (request, Progress(stage, math.nan))  # at once: what is due next depends on what runs
         self.run_worker(work, group=job)
+
+    # ------------------------------------------------------------------------------------------- stages
+
+    def _mapped(self, reply: Reply) -> None:
+        if isinstance(reply, StageMap):  # what it rests on may come as well
+            self.keep_maps({STANDARD: reply})
+
+    def keep_maps(self, maps: dict[Texts, StageMap]) -> None:
+        self.maps |= {(map.model.fingerprint, texts): map for texts, map in maps.items()}
+        self.draw()
+
+    def stage_map(self) -> StageMap | None:
+        """Of the model at hand, over the standard text, which has many documents; else over the prompt at hand."""
+        over = (STANDARD, Texts((self.prompt,)))
+        known = (self.maps.get((self.info.fingerprint, texts)) for texts in over)
+        return next((map for map in known if map is not None), None)
 
     # ------------------------------------------------------------------------------------------- census
 

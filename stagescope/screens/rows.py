@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from stagescope.engine.protocol import Census, ModelInfo, Reading
+from stagescope.engine.protocol import Census, ModelInfo, Reading, StageMap
 from stagescope.engine.schedule import Place, Plan, Run, Schedule, Switch, resolve
 
 NAN = math.nan
@@ -41,6 +41,7 @@ class Row:
     moved: bool = False  # out of ascending order: swapped, reversed, shuffled
     copy: int = 0  # 1, 2, ... where a layer stands in several places, else 0
     copies: int = 0
+    stage: int | None = None  # 0 to 3, where a map of the model knows it; of a group, if its layers share one
 
     changed: bool = True  # the residual stream here is not the baseline's, bit for bit
     synced: bool = False  # comparable with the baseline (a sync point)
@@ -92,7 +93,12 @@ class Folded(NamedTuple):
 
 
 def rows(
-    info: ModelInfo, reading: Reading | None, census: Census | None, schedule: Schedule, position: int
+    info: ModelInfo,
+    reading: Reading | None,
+    census: Census | None,
+    schedule: Schedule,
+    position: int,
+    stages: StageMap | None = None,
 ) -> list[Row]:
     """Rows 0 (embedding) up to the last depth, dropped layers among them.
 
@@ -109,7 +115,8 @@ def rows(
         stack = [_read(row, reading, position) for row in stack]
     if census is not None and len(census.high) == info.n_layers:
         stack = [replace(row, counts=_counts(census, row.layers)) for row in stack]
-    return _with_dropped(stack, info.n_layers)
+    stack = _with_dropped(stack, info.n_layers)
+    return [replace(row, stage=_stage(stages, row.layers)) for row in stack] if stages is not None else stack
 
 
 def fold(stack: list[Row], height: int, cursor: int) -> list[Row | Folded]:
@@ -259,6 +266,11 @@ def _over(norm: float, before: float) -> float:
 def top_tokens(reading: Reading, depth: int, position: int) -> tuple[Top, ...]:
     ids, ps = reading.top_ids[depth, position].tolist(), reading.top_p[depth, position].tolist()
     return tuple(Top(i, reading.texts.get(i, f"[id {i}]"), p) for i, p in zip(ids, ps, strict=True) if i >= 0)
+
+
+def _stage(stages: StageMap, layers: tuple[int, ...]) -> int | None:
+    found = {stages.stage_of(layer) for layer in layers}
+    return found.pop() if len(found) == 1 else None
 
 
 def _counts(census: Census, layers: tuple[int, ...]) -> tuple[int, ...]:

@@ -32,13 +32,14 @@ class Glyphs:
     bar: str = " ╸━"  # lines, not blocks: bars below each other stay apart
     column: str = " ▁▂▃▄▅▆▇"  # for the same reason never a full cell
     shade: str = " ░▒▓█"
+    hatch: str = "░"  # not known
     ascii_only: bool = False
 
 
 UNICODE = Glyphs()
 ASCII = Glyphs(
     run="#", off="o", no_attn="m", no_mlp="a", cursor=">", moved="%", mean="~", zero=".", here="v", rule="-",
-    arrow=">", ellipsis="~", delta="d", bar=" -=#", column=" .:-=+*#", shade=" .:*#", ascii_only=True,
+    arrow=">", ellipsis="~", delta="d", bar=" -=#", column=" .:-=+*#", shade=" .:*#", hatch="?", ascii_only=True,
 )  # fmt: skip
 
 

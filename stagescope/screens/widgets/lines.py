@@ -44,10 +44,12 @@ class Columns:
         return sum(name.startswith(kind) for name in self.spans)
 
 
+BAND_FROM = 100  # cells of a terminal that can spare two for the stages
+
 # What widening brings, one after the other while room remains; narrowing takes it away from the end. Names
 # are the sizes of `_spans`. At 80 columns: was 1, now 2, no sparkline; at 120 all columns.
 _WIDER = (
-    ("was", 1), ("now", 2), ("spark", 8), ("counts", 7), ("ratio", 4), ("bar", 6), ("spark", 12),
+    ("was", 1), ("now", 2), ("band", 1), ("spark", 8), ("counts", 7), ("ratio", 4), ("bar", 6), ("spark", 12),
     ("token", 8), ("now", 3), ("was", 2), ("spark", 16), ("token", 10), ("now", 4), ("was", 3),
     ("bar", 10), ("spark", 32), ("now", 5), ("was", 4), ("token", 12), ("now", 6), ("was", 5),
 )  # fmt: skip
@@ -56,10 +58,10 @@ _WIDER = (
 def columns(width: int, *, label: int, marks: int, n_tokens: int, counts: bool, minimap: bool) -> Columns:
     """The columns that fit `width` cells. label, marks: cells of the widest; n_tokens caps sparklines."""
     room = width - 2 * minimap
-    sizes = {"label": label, "marks": marks, "bar": 4, "ratio": 1, "spark": 0, "counts": 0, "now": 1,
+    sizes = {"label": label, "marks": marks, "band": 0, "bar": 4, "ratio": 1, "spark": 0, "counts": 0, "now": 1,
              "was": 0, "token": 6}  # fmt: skip
     for name, size in _WIDER:
-        if name == "counts" and not counts:
+        if (name == "counts" and not counts) or (name == "band" and width < BAND_FROM):
             continue
         size = min(size, n_tokens) if name == "spark" else size
         wider = sizes | {name: max(size, sizes[name])}
@@ -76,6 +78,7 @@ def _spans(sizes: dict[str, int]) -> dict[str, tuple[int, int]]:
     token = sizes["token"] + 5  # text, space, probability
     placed = [  # name, cells, gap before
         ("layer", 1 + sizes["label"] + 2 + sizes["marks"], 0),
+        ("band", sizes["band"], 1),
         ("kl", sizes["bar"] + 5, 1),
         ("attn", sizes["ratio"], 2),
         ("mlp", sizes["ratio"], 1),
@@ -120,6 +123,7 @@ def header(frame: Frame, rows: Sequence[Row]) -> list[Piece]:
     unsigned = any(len(row.counts) == 1 for row in rows)
     names = {
         "layer": "lay".rjust(1 + frame.label),
+        "band": "s",
         "kl": f"{glyphs.delta} vs base" + (", nats" if columns.size("kl") >= 15 else ""),
         "attn": "attn" if columns.size("attn") > 1 else "a",
         "mlp": " mlp" if columns.size("mlp") > 1 else "m",
@@ -136,6 +140,8 @@ def header(frame: Frame, rows: Sequence[Row]) -> list[Piece]:
 def row_line(row: Row, frame: Frame, cursor: bool) -> list[Piece]:
     columns, glyphs = frame.columns, frame.glyphs
     cells = {"layer": layer_cell(row, frame, cursor)}
+    if row.layers and columns.size("band"):
+        cells["band"] = (glyphs.hatch if row.stage is None else str(row.stage + 1), plain_style(row, frame))
     if row.depth is None:
         word, end = f"{glyphs.rule * 2} dropped ", columns.spans["mlp"][1]
         cells["kl"] = (word.ljust(end - columns.spans["kl"][0], glyphs.rule), "edit")

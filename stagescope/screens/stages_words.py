@@ -1,0 +1,196 @@
+"""What the stages screen tells in words and numbers: the parts of a map, its curves, one layer in full. No textual
+widgets and no plotext here; all text harmless."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from rich.text import Text
+from textual.content import Content
+
+from stagescope import stages_report
+from stagescope.engine.protocol import Census, CorpusSweep, Evidence, StageMap, Texts
+from stagescope.screens.widgets import glyphs as g
+from stagescope.screens.widgets.glyphs import Glyphs
+from stagescope.text import fit, printable
+
+NAMES = ("detokenization", "feature engineering", "prediction ensembling", "residual sharpening")
+QUIET, CHOSEN = "$foreground 60%", "bold $primary"
+MEAN, LOW, HIGH = 0, 2, 3  # columns of a summary
+
+
+@dataclass
+class Found:
+    """What is known over one text."""
+
+    sweep: CorpusSweep | None = None
+    evidence: Evidence | None = None
+    census: Census | None = None
+    map: StageMap | None = None
+
+    def parts(self) -> dict[str, bool]:
+        """What is measured for a map -> whether it is there."""
+        complete = self.evidence is not None and self.evidence.complete
+        return {"drops and swaps": self.sweep is not None, "plain runs": complete, "neurons": self.census is not None}
+
+    @property
+    def whole(self) -> bool:
+        return self.map is not None and all(self.parts().values())
+
+
+class Series(NamedTuple):
+    name: str
+    x: np.ndarray  # layers: what is known of depth d of L stands at d / L of the way
+    y: np.ndarray  # [N, 3] mean, low, high
+
+
+class Panel(NamedTuple):
+    title: str
+    scale: str
+    series: tuple[Series, ...]
+
+
+# ---------------------------------------------------------------------------------------------- the curves
+
+
+def panels(found: Found, n_layers: int) -> list[Panel]:
+    """All curves, as far as they are known."""
+    sweep, census = found.sweep, found.census
+
+    def swept(kind: str) -> list[Series]:
+        rows = [i for i, row in enumerate(sweep.rows) if row.kind == kind] if sweep else []
+        x = np.array([sweep.rows[i].layer + 0.5 * (kind == "swap") for i in rows], float)
+        return [Series(kind, x, sweep.kl_nats[rows][:, [MEAN, LOW, HIGH]])] if rows else []
+
+    def measured(**names: str) -> list[Series]:
+        drawn = []
+        for name, measure in names.items():
+            if found.evidence is not None:
+                y = found.evidence.of(measure)[:, [MEAN, LOW, HIGH]]
+                x = np.arange(n_layers) if len(y) == n_layers else np.linspace(0, n_layers - 1, n_layers + 1)
+                drawn.append(Series(name.replace("_", " "), x.astype(float), y))
+        return drawn
+
+    def counted() -> list[Series]:
+        if census is None:
+            return []
+        of = {"prediction": census.prediction, "suppression": census.suppression}
+        of = {"kurtosis > 10": census.high} if census.orientation == "none" else of
+        blank = np.full((n_layers, 2), np.nan)
+        return [Series(name, np.arange(n_layers, dtype=float), np.c_[n, blank]) for name, n in of.items()]
+
+    made = (
+        ("KL, nats", "log", [*swept("drop"), *swept("swap")]),
+        ("attention to the 5 before", "linear", measured(sink_free="prev5_no_sink", with_sink="prev5_mean_weight")),
+        ("attention / MLP", "linear", measured(norm_ratio="attn_mlp_ratio")),
+        ("MLP norm", "linear", measured(mean="mlp_norm")),
+        ("lens KL, nats", "log", measured(corrected="kl_final_nats", v1="kl_final_nats_v1")),
+        ("lens entropy, bits", "linear", measured(corrected="entropy_bits", v1="entropy_bits_v1")),
+        ("written / stream", "log", measured(attention="attn_rel", MLP="mlp_rel")),
+        ("neurons", "linear", counted()),
+    )
+    return [Panel(title, scale, tuple(_known(one) for one in series)) for title, scale, series in made]
+
+
+def _known(series: Series) -> Series:
+    there = ~np.isnan(series.y[:, 0])
+    return Series(series.name, series.x[there], series.y[there])
+
+
+def point(found: Found, layer: int, n_layers: int) -> list[str]:
+    """Every curve's number at one layer; of the lens, what it says after it."""
+    stage = found.map.stage_of(layer) if found.map else None
+    told = [
+        f"layer {layer}, depth {layer / max(n_layers - 1, 1):.2f}"
+        + (f", stage {stage + 1}" if stage is not None else ", stage not known" if found.map else "")
+    ]
+    if found.sweep is not None:
+        rows = {row.schedule: i for i, row in enumerate(found.sweep.rows)}
+        for schedule in (f"drop {layer}", f"swap {layer} {layer + 1}"):
+            if schedule in rows:
+                told.append(f"{schedule}: KL {g.number(float(found.sweep.kl_nats[rows[schedule], MEAN]))}")
+    counts = _counts(found.census, layer)
+    if found.evidence is not None:
+
+        def at(measure: str) -> str:
+            values = found.evidence.of(measure)
+            return g.number(float(values[layer + (len(values) > n_layers), MEAN])) or "?"
+
+        told += [
+            f"near {at('prev5_no_sink')}, with sink {at('prev5_mean_weight')}",
+            f"attn/MLP {at('attn_mlp_ratio')}",
+            f"MLP norm {at('mlp_norm')}",
+            *counts,
+            f"lens KL {at('kl_final_nats')}, v1 {at('kl_final_nats_v1')}",
+            f"H {at('entropy_bits')}, v1 {at('entropy_bits_v1')} bits",
+            f"attn {at('attn_rel')}, MLP {at('mlp_rel')} of x",
+        ]
+    return told if found.evidence is not None else [*told, *counts]
+
+
+def _counts(census: Census | None, layer: int) -> list[str]:
+    """As the stack heads them: suppression and prediction neurons."""
+    if census is None:
+        return []
+    if census.orientation == "none":
+        return [f"hi-kurt {census.high[layer]}"]
+    return [f"sup/pre {census.suppression[layer]}/{census.prediction[layer]}"]
+
+
+# ----------------------------------------------------------------------------------------------- the lines
+
+
+def text_line(texts: Texts, found: Found, prompt: str, width: int, glyphs: Glyphs) -> Content:
+    """Over which text, of how much; and the other one, which a click chooses."""
+    standard = not texts.prompts
+    other = Content.styled("c this prompt" if standard else "c standard text", CHOSEN).stylize("@click=screen.text()")
+    if not standard:
+        left = f"over this prompt, one has no interval: {printable(prompt)}"
+    else:
+        left = "over " + ("the standard text" if found.map is None else stages_report.over(found.map))
+    room = max(width - other.cell_length - 2, 0)
+    return Content.assemble(fit(left, room, glyphs.ascii_only), "  ", other)
+
+
+def table(found: Found, chosen: int | None, n_layers: int, width: int, glyphs: Glyphs) -> Content:
+    """Five lines: a heading and the four stages. chosen: the one whose boundary is looked at."""
+    head = fit("  stage                   layers (first, 95 %)  depth     why", width, glyphs.ascii_only)
+    lines = [Content.styled(head, QUIET)]
+    for number, name in enumerate(NAMES):
+        stage = found.map.stages[number] if found.map else None
+        mark = glyphs.cursor if number == chosen else " "
+        if stage is None:
+            told, style = "not known yet", QUIET
+        elif stage.visible:
+            where = f"{stages_report.layers(stage):20}  {stages_report.depths(stage, n_layers):8}"
+            told, style = f"{where}  {printable(stage.why)}", ""
+        else:
+            told, style = f"not visible in this model: {printable(stage.why)}", QUIET
+        line = fit(f"{mark}{number + 1} {name:21}  {told}", width, glyphs.ascii_only)
+        clicked = Content.styled(line, style).stylize(f"@click=screen.boundary({number})")
+        lines.append(clicked.stylize("bold") if number == chosen else clicked)
+    return Content("\n").join(lines)
+
+
+def rule_line(found: Found, width: int, glyphs: Glyphs) -> Content:
+    rule = found.map.rule if found.map else stages_report.NO_MAP
+    return Content.styled(fit(rule, width, glyphs.ascii_only), QUIET)
+
+
+def evidence(found: Found, number: int, width: int, height: int, ascii_only: bool) -> Text:
+    """The boundary that stage `number` begins at: its reason in full, every curve's word, the rule. `height` lines."""
+    lines: list[Text] = []
+    if found.map is None:
+        lines = [Text("the evidence comes with the map: it is not known yet")]
+    else:
+        stage = found.map.stages[number]
+        head = f"{stage.name}, {stages_report.boundary(number, stage)}"
+        lines = [Text(fit(head, width, ascii_only), "bold"), *stages_report.wrapped(printable(stage.why), width)]
+        for index, line in enumerate(stages_report.evidence_table(stage, width, ascii_only)):
+            lines.append(Text(line, "dim" if not index else ""))
+        lines += [Text(), *stages_report.wrapped(stages_report.EXPLAINED, width, style="dim")]
+        lines += stages_report.wrapped(printable(found.map.rule), width, style="dim")
+    lines = [*lines[:height], *[Text()] * (height - len(lines))]
+    return Text("\n", no_wrap=True).join(lines)

@@ -1,0 +1,126 @@
+"""attention, norms, lens, neurons, stages and paper as a user meets them: JSON, text, exit codes. On a tiny model."""
+
+from __future__ import annotations
+
+import json
+from types import SimpleNamespace
+
+import pytest
+import tiny_models
+
+from stagescope import cli
+
+PROMPT = "The Eiffel Tower is located in the city of Paris, and the Colosseum"
+OTHER = "She was walking along the river while the evening light was fading"
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory) -> str:
+    return str(tiny_models.build("llama", tmp_path_factory.mktemp("llama")))
+
+
+@pytest.fixture
+def stagescope(model, capsys):
+    def run(command: str, *words: str) -> SimpleNamespace:
+        with pytest.raises(SystemExit) as ended:
+            cli.main([command, "--model", model, "--device", "cpu", *words])
+        out, err = capsys.readouterr()
+        return SimpleNamespace(code=ended.value.code or 0, out=out, err=err)
+
+    return run
+
+
+def parsed(result: SimpleNamespace) -> dict:
+    assert result.code == 0, result.err
+    return json.loads(result.out)
+
+
+def test_attention_follows_the_contract(stagescope) -> None:
+    made = parsed(stagescope("attention", PROMPT, "--json"))
+    assert made["schema"] == "attention/1" and len(made["layers"]) == tiny_models.N_LAYERS
+    for layer in made["layers"]:
+        assert 0 < layer["prev5_mean_weight"] < 1 and 0 < layer["sink_mass"] < 1 and layer["prev5_no_sink"] > 0
+    assert "layer" in stagescope("attention", PROMPT, "-k", "2").out
+
+
+def test_norms_have_the_ratio_in_both_readings(stagescope) -> None:
+    made = parsed(stagescope("norms", PROMPT, OTHER, "--json"))
+    assert made["schema"] == "norms/1" and len(made["layers"]) == tiny_models.N_LAYERS
+    assert stagescope("norms", PROMPT).code == 0
+
+
+def test_lens_at_a_position_and_over_texts(stagescope, tmp_path) -> None:
+    made = parsed(stagescope("lens", PROMPT, "--edit", "drop 2", "--position", "3", "--json"))
+    assert made["schema"] == "lens/1" and len(made["depths"]) == tiny_models.N_LAYERS
+    means = parsed(stagescope("lens", PROMPT, "--mean", "--json"))
+    assert len(means["depths"]) == tiny_models.N_LAYERS + 1
+    (tmp_path / "text").write_text(f"{PROMPT}\n{OTHER}\n" * 40)
+    pooled = parsed(stagescope("lens", "--corpus", str(tmp_path / "text"), "--tokens", "100", "--json"))
+    assert pooled["tokens_scored"] == 100
+    several = stagescope("lens", PROMPT, "--follow", "Colosseum rivers")
+    assert several.code == 2 and "one can be tracked" in several.err and not several.out
+
+
+def test_neurons_with_the_strongest(stagescope) -> None:
+    made = parsed(stagescope("neurons", "--top", "2", "--layer", "4", PROMPT, "--json"))
+    assert made["schema"] == "neurons/1" and made["strongest"] and made["tokens"]
+    assert {neuron["layer"] for neuron in made["strongest"]} == {4}
+    assert "strongest" not in parsed(stagescope("neurons", "--json"))
+    missing = stagescope("neurons", "--top", "2", "--layer", "99")
+    assert missing.code == 2 and "99" in missing.err
+
+
+def test_stages_follow_the_contract_and_the_second_time_is_known(stagescope) -> None:
+    made = parsed(stagescope("stages", PROMPT, OTHER, "--json"))
+    assert made["schema"] == "stages/1" and len(made["stages"]) == 4
+    for stage in made["stages"]:
+        assert {"name", "first_layer", "last_layer", "visible", "evidence"} <= stage.keys()
+        assert set(stage["first_layer"]) == {"value", "low", "high"}
+    again = parsed(stagescope("stages", PROMPT, OTHER, "--json"))
+    assert again["stages"] == made["stages"]
+    assert "detokenization" in stagescope("stages", PROMPT, OTHER).out
+
+
+def test_standard_input_is_read_once_for_all_parts(stagescope, monkeypatch) -> None:
+    import io
+
+    text = f"{PROMPT}\n{OTHER}\n".encode() * 20
+    monkeypatch.setattr("sys.stdin", SimpleNamespace(buffer=io.BytesIO(text), isatty=lambda: False))
+    made = parsed(stagescope("stages", "--corpus", "-", "--tokens", "60", "--window", "32", "--json"))
+    assert made["documents"] == 2 and made["tokens_scored"] == 60
+
+
+def test_paper_is_one_file_with_its_numbers_beside_it(stagescope, tmp_path) -> None:
+    page = tmp_path / "report.html"
+    result = stagescope("paper", PROMPT, OTHER, "--out", str(page))
+    assert result.code == 0 and str(page) in result.out
+    html = page.read_text("utf-8")
+    assert html.count("<svg") >= 6 and all(f"Figure {number}" in html for number in range(3, 9))
+    numbers = json.loads(page.with_suffix(".json").read_text("utf-8"))
+    assert numbers["schema"] == "paper/1" and numbers["claims"]
+    nowhere = stagescope("paper", PROMPT, "--out", str(tmp_path / "no" / "report.html"))
+    assert nowhere.code == 1 and not nowhere.out
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("stages", PROMPT, "--corpus", "x"),
+        ("attention", PROMPT, PROMPT),
+        ("lens", PROMPT, OTHER, "--follow", "a"),
+        ("lens", "--edit", "drop 1"),
+        ("norms", "--tokens", "5"),
+        ("neurons", "--layer", "3"),
+        ("attention", PROMPT, "-k", "3"),
+        ("lens", ""),
+    ],
+)
+def test_what_contradicts_itself_is_refused(stagescope, words) -> None:
+    result = stagescope(*words)
+    assert result.code == 2 and not result.out
+
+
+def test_a_text_that_is_not_there(stagescope) -> None:
+    for command in ("attention", "stages", "paper"):
+        result = stagescope(command, "--corpus", "no such file", "--json")
+        assert result.code == 3 and not result.out and "no such file" in result.err
