@@ -15,7 +15,7 @@ from rich.text import Text
 
 from stagescope.curves import LABEL, MARKS, ROUND, Mark, exactly
 from stagescope.engine.protocol import Census
-from stagescope.engine.strongest import HIGH_KURTOSIS, Neuron, as_it_fires, classes
+from stagescope.engine.strongest import Neuron, as_it_fires, classes
 
 # From what is drawn first to what is drawn over it.
 MARK_OF = {

@@ -83,8 +83,7 @@ def asked(engine: FakeEngine) -> list[TakeLens]:
     return [request for request in engine.requests if isinstance(request, TakeLens)]
 
 
-@pytest.mark.parametrize("size", [(80, 24), (160, 50), (60, 16)])
-@pytest.mark.parametrize("ascii_only", [False, True])
+@pytest.mark.parametrize("size, ascii_only", [((80, 24), False), ((160, 50), False), ((60, 16), False), ((80, 24), True)])
 async def test_it_opens_with_the_output_s_top_token(size, ascii_only) -> None:
     async with running(size=size, ascii_only=ascii_only) as (screen, pilot, engine):
         first, second = asked(engine)

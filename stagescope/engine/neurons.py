@@ -19,8 +19,7 @@ from stagescope.engine import blocks
 from stagescope.engine.averages import Averages
 from stagescope.engine.blocks import Network
 from stagescope.engine.progress import progress
-from stagescope.engine.protocol import Census, ModelInfo, Progress
-from stagescope.engine.strongest import HIGH_KURTOSIS, PARTITION_VARIANCE
+from stagescope.engine.protocol import HIGH_KURTOSIS, PARTITION_VARIANCE, Census, ModelInfo, Progress
 from stagescope.engine.tokens import vocabulary_size
 
 STAGE = "census of neurons"

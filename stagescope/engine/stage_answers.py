@@ -77,19 +77,13 @@ def take_lens(engine: LocalEngine, request: TakeLens) -> Iterator[Progress | Len
     asked = lens_curves.settle(request, engine.request, engine.info, engine.tokenizer)
     if uses_means(asked.plan):
         yield from engine.measure_averages()
-    prompt = engine.prompt_at_hand(asked)
-    curves = lens_curves.take(
-        engine.net,
-        engine.info,
-        prompt,
-        request,
-        str(asked.schedule),
-        asked.plan,
-        asked.position,
-        engine.averages,
-        engine.step_of("lens by depth"),
-    )
-    engine.let_go(asked)
+    step = engine.step_of("lens by depth")
+    run = (str(asked.schedule), asked.plan, asked.position, engine.averages, step)
+    try:
+        curves = lens_curves.take(engine.net, engine.info, engine.prompt_at_hand(asked), request, *run)
+    finally:
+        if engine.prompt:
+            engine.let_go(asked)
     if engine.request.cache:
         lens_curves.remember(asked, request, curves, engine.info)
     yield curves

@@ -19,6 +19,8 @@ import numpy as np
 from stagescope.engine import cache, question
 from stagescope.engine.progress import progress
 from stagescope.engine.protocol import (
+    HIGH_KURTOSIS,
+    PARTITION_VARIANCE,
     Census,
     EngineError,
     Load,
@@ -38,8 +40,6 @@ if TYPE_CHECKING:
 
 STAGE = "what the neurons write"
 KINDS = ("prediction", "suppression", "unsigned", "partition")
-HIGH_KURTOSIS = 10.0
-PARTITION_VARIANCE = 5.12  # over d_model: 0.005 at the 1,024 of gpt2-medium
 PACE_SECONDS = 0.05  # between two signs of progress; readings are served there
 KEPT_BYTES = 256 * 2**20  # of a prepared vocabulary: that of the default model takes 113 MB
 CHUNK = 2**20  # cosines worked out at once
