@@ -14,7 +14,7 @@ import numpy as np
 from rich.text import Text
 
 from stagescope.curves import LABEL, MARKS, ROUND, Mark, exactly
-from stagescope.engine.protocol import Census
+from stagescope.engine.protocol import HIGH_KURTOSIS, Census
 from stagescope.engine.strongest import Neuron, as_it_fires, classes
 
 # From what is drawn first to what is drawn over it.
