@@ -11,7 +11,7 @@ from pathlib import Path
 from stagescope.app import StageApp
 from stagescope.engine.client import ChildEngine
 from stagescope.engine.protocol import DEFAULT_PROMPT, Load
-from stagescope.screens.sweep import SweepScreen
+from stagescope.screens.asking import Asking
 
 FOLDER = Path(__file__).parent / "pictures"
 PICTURES = {
@@ -20,6 +20,10 @@ PICTURES = {
     "grid": ("drop 11", (120, 40), ["v", "v"]),
     "sweep": ("drop 11", (120, 42), ["w"]),
     "trace": ("drop 11", (120, 42), ["w", "v", "v"]),
+    "lens": ("", (140, 42), ["f"]),
+    "attention": ("", (120, 42), ["A", "v"]),
+    "neurons": ("", (140, 42), ["n"]),
+    "stages": ("", (160, 50), ["e"]),
 }
 KEEP_SPACES = '<svg xml:space="preserve" '  # some renderers trim the no-break spaces a piece of text begins with
 PATIENCE = 300  # seconds for the model to load and the census to be taken, the first time
@@ -34,12 +38,17 @@ async def take(name: str, schedule: str, size: tuple[int, int], keys: list[str])
         for key in keys:
             await pilot.press(key)
             async with asyncio.timeout(PATIENCE):
-                while isinstance(screen := app.screen, SweepScreen) and screen.rest_of(screen.wanted()):
+                while isinstance(app.screen, Asking) and not settled(app.screen):
                     await pilot.pause(0.1)
         await pilot.pause(0.5)  # what came in is drawn a little later
         svg = app.export_screenshot(title="stagescope").replace("<svg ", KEEP_SPACES, 1)
         (FOLDER / f"{name}.svg").write_text(svg, encoding="utf-8")
     print(f"docs/pictures/{name}.svg")
+
+
+def settled(screen: Asking) -> bool:
+    request = screen.wanted()
+    return screen.running is None and (request is None or screen.is_known(request))
 
 
 def complete(explore) -> bool:
