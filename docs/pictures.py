@@ -6,6 +6,10 @@ The real app on the real default model, without a terminal; a picture is taken w
 from __future__ import annotations
 
 import asyncio
+import re
+import subprocess
+import sys
+import tempfile
 from pathlib import Path
 
 from stagescope.app import StageApp
@@ -57,8 +61,31 @@ def complete(explore) -> bool:
     return whole and explore.census is not None and not explore.jobs and explore.info.loaded
 
 
+def figures() -> None:
+    """The paper's Figures 4 to 8 of the default model over the standard text: panels of the report, side by side on white.
+    The first time takes minutes."""
+    with tempfile.TemporaryDirectory() as folder:
+        report = Path(folder) / "paper.html"
+        subprocess.run([sys.executable, "-m", "stagescope", "paper", "--out", str(report)], check=True)
+        page = report.read_text("utf-8")
+    for number in range(4, 9):
+        figure = page[page.index(f'id="figure-{number}"') :].split("</section>")[0]
+        panels = re.findall(r"<svg.*?</svg>", figure, re.DOTALL)
+        sizes = [tuple(map(float, re.search(r'viewBox="0 0 (\S+) (\S+)"', panel).groups())) for panel in panels]
+        width, height = sum(w for w, _ in sizes), max(h for _, h in sizes)
+        parts = [f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:g} {height:g}" color="#1c2024" fill="#1c2024">']
+        parts.append(f'<rect width="{width:g}" height="{height:g}" fill="#ffffff"/>')
+        at = 0.0
+        for panel, (w, _) in zip(panels, sizes, strict=True):
+            parts.append(panel.replace("<svg ", f'<svg x="{at:g}" ', 1))
+            at += w
+        (FOLDER / f"figure-{number}.svg").write_text("\n".join([*parts, "</svg>\n"]), encoding="utf-8")
+        print(f"docs/pictures/figure-{number}.svg")
+
+
 def main() -> None:
     FOLDER.mkdir(exist_ok=True)
+    figures()
     for name, (schedule, size, keys) in PICTURES.items():
         asyncio.run(take(name, schedule, size, keys))
 

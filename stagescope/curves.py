@@ -186,7 +186,7 @@ def _log_axis(values: np.ndarray, floor: float, rows: int) -> tuple[float, float
 
 
 def _short(nats: float) -> str:
-    return f"{nats:g}" if 0.001 <= nats < 10_000 else f"{nats:.0e}".replace("e-0", "e-")
+    return f"{nats:g}" if 0.001 <= nats < 10_000 else f"{nats:.0e}".replace("e-0", "e-").replace("e+0", "e")
 
 
 def _linear_axis(scale: str, values: np.ndarray, rows: int) -> tuple[float, float, list[tuple[float, str]]]:

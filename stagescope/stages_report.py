@@ -15,7 +15,7 @@ NO_MAP = "the boundaries will be this tool's own: the paper gives none"
 UNKNOWN, UNKNOWN_ASCII = "░", "?"  # a layer of no stage
 SIGNAL = 50  # cells that the title of a curve takes at most
 EXPLAINED = (
-    "depth: 0 is the first layer, 1 the last. before, after: means over the stages on both sides. alone: where this "
+    "depth: 0 is the first layer, 1 the last. before, after: means over the layers looked at on either side. alone: where this "
     "curve by itself would put the boundary. explains: share of the curve's variance that a step there explains; "
     "noise: what 95 % of noise stays below."
 )
