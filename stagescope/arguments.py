@@ -49,13 +49,13 @@ def expect_file(file: str | None) -> None:
         raise unreadable(file, error) from error
 
 
-def expect_place(svg: str | None) -> None:
-    """Say that a picture cannot be written before an hour is spent on it."""
+def expect_place(file: str | None, what: str) -> None:
+    """Say that a file cannot be written before an hour is spent on it."""
     from stagescope.engine.protocol import EngineError
     from stagescope.text import printable
 
-    if svg is not None and (os.path.isdir(svg) or not os.access(os.path.dirname(svg) or ".", os.W_OK)):
-        raise EngineError("error", f"the figure cannot be written to {printable(svg)}.", "Give a file in a folder of yours.")
+    if file is not None and (os.path.isdir(file) or not os.access(os.path.dirname(file) or ".", os.W_OK)):
+        raise EngineError("error", f"{what} cannot be written to {printable(file)}.", "Give a file in a folder of yours.")
 
 
 def unreadable(file: str, error: OSError) -> EngineError:

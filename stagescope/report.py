@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 from rich.table import Table
 from rich.text import Text
 
-from stagescope.engine.protocol import ModelInfo, Reading
+from stagescope.engine.protocol import CorpusSweep, Evidence, ModelInfo, Reading
 from stagescope.text import visible
 
 MODEL_FIELDS = (
@@ -85,6 +86,19 @@ def numbers(values) -> list[float | None]:
 
 def truths(values) -> list[bool | None]:
     return [None if math.isnan(value) else bool(value) for value in values.tolist()]
+
+
+def left_out(result: CorpusSweep | Evidence, window: int) -> Iterator[str]:
+    """What is missing of a text whose documents were cut at `window` tokens, in sentences."""
+
+    def were(n: int) -> str:
+        return "1 document was" if n == 1 else f"{n:,} documents were"
+
+    if n := result.n_skipped:
+        more = f"; and {n - len(result.skipped):,} more" if n > len(result.skipped) else ""
+        yield f"{were(n)} left out: {'; '.join(result.skipped)}{more}"
+    if n := result.n_cut:
+        yield f"{were(n)} cut at the window of {min(window, result.model.n_ctx):,} tokens"
 
 
 # -------------------------------------------------------------------------------------------- plain text

@@ -10,6 +10,7 @@ import os
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -100,7 +101,7 @@ def paper(args: argparse.Namespace) -> int:
     from stagescope.text import printable
 
     try:
-        expect_place(args.out)
+        expect_place(args.out, "the report")
         with _texts(args) as texts:
             found, failure = _ask(args, lambda engine: MapStages(texts), recall=False)  # the parts as well
     except EngineError as error:
@@ -108,10 +109,11 @@ def paper(args: argparse.Namespace) -> int:
     if failure:
         return fail(failure)
     from stagescope.paper import PaperData, write
+    from stagescope.report import left_out
 
     latest = {type(reply): reply for reply in found}
     data = PaperData(found[0], latest[CorpusSweep], latest[Evidence], latest[Census], latest[StageMap])
-    _warn([*data.info.warnings, *_left_out(data.evidence)])
+    _warn([*data.info.warnings, *left_out(data.evidence, args.window or 512)])
     try:
         page, numbers = write(Path(args.out), data)
     except OSError as error:
@@ -139,9 +141,10 @@ def _evidence(args: argparse.Namespace, lenses: tuple[str, ...]) -> int:
     if failure:
         return fail(failure)
     from stagescope import evidence_report, lens_report
+    from stagescope.report import left_out
 
     evidence = next(reply for reply in reversed(found) if isinstance(reply, Evidence))
-    _warn([*evidence.model.warnings, *_left_out(evidence)])
+    _warn([*evidence.model.warnings, *left_out(evidence, args.window or 512)])
     written: dict[str, tuple[Callable[[], dict], Callable[[], Sequence[Any]]]] = {
         "attention": (
             lambda: evidence_report.attention_json(evidence),
@@ -180,7 +183,7 @@ def _ask(
     recall: what the cache has of all of them is answered before the weights are loaded.
     """
     from stagescope.engine.local import LocalEngine
-    from stagescope.engine.protocol import ModelInfo, Progress
+    from stagescope.engine.protocol import CorpusSweep, Evidence, ModelInfo, Progress, StageMap
 
     engine, found = LocalEngine(), []
 
@@ -200,20 +203,14 @@ def _ask(
                 yield reply
 
     _, failure = last(work, args.quiet)
+    if getattr(args, "corpus", None) == "-":
+        of_text = Evidence | CorpusSweep | StageMap
+        found = [replace(reply, source="standard input") if isinstance(reply, of_text) else reply for reply in found]
     return found, failure
 
 
 def _print(args: argparse.Namespace, as_json: Callable[[], dict], as_text: Callable[[], Sequence[Any]]) -> None:
     print_json(as_json()) if args.json else print_lines(*as_text())
-
-
-def _left_out(evidence: Any) -> Iterator[str]:
-    """What is missing of a text."""
-    if n := evidence.n_skipped:
-        more = f"; and {n - len(evidence.skipped):,} more" if n > len(evidence.skipped) else ""
-        yield f"{n:,} document{'s were' if n > 1 else ' was'} left out: {'; '.join(evidence.skipped)}{more}"
-    if n := evidence.n_cut:
-        yield f"{n:,} document{'s were' if n > 1 else ' was'} cut at the window"
 
 
 def _warn(sentences: Sequence[str]) -> None:

@@ -25,7 +25,7 @@ def sweep(args: argparse.Namespace) -> int:
     try:
         prompts, lines = prompts_of(args.prompts), _schedule_lines(args.schedules)
         expect_file(args.corpus)
-        expect_place(args.svg)
+        expect_place(args.svg, "the figure")
     except EngineError as error:
         return fail(error.failure)
     engine, schedules = LocalEngine(), ()
@@ -92,9 +92,11 @@ def _schedules(file: str | None, lines: list[str], info: ModelInfo) -> tuple[str
 
 def _show_sweep(args: argparse.Namespace, result: list[Sweep] | CorpusSweep) -> int:
     from stagescope import sweep_report
+    from stagescope.report import left_out
     from stagescope.text import printable
 
-    for sentence in [*_remarks(result), *_document_remarks(result, args.window)]:
+    missing = [] if isinstance(result, list) else left_out(result, args.window)
+    for sentence in [*_remarks(result), *missing]:
         say(f"stagescope: {printable(sentence)}")
     if args.json:
         write = sweep_report.sweep_json if isinstance(result, list) else sweep_report.corpus_json
@@ -135,18 +137,3 @@ def _remarks(result: list[Sweep] | CorpusSweep) -> Iterator[str]:
     for reason, schedules in marked.items():
         more = f" and {len(schedules) - 5} more" if len(schedules) > 5 else ""
         yield f"{', '.join([*schedules][:5])}{more}: {reason}"
-
-
-def _document_remarks(result: list[Sweep] | CorpusSweep, window: int) -> Iterator[str]:
-    """What is missing of a text."""
-    if isinstance(result, list):
-        return
-    if n := result.n_skipped:
-        more = f"; and {n - len(result.skipped):,} more" if n > len(result.skipped) else ""
-        yield f"{_were(n)} left out: {'; '.join(result.skipped)}{more}"
-    if n := result.n_cut:
-        yield f"{_were(n)} cut at the window of {min(window, result.model.n_ctx):,} tokens"
-
-
-def _were(n: int) -> str:
-    return "1 document was" if n == 1 else f"{n:,} documents were"

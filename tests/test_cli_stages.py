@@ -61,24 +61,28 @@ def test_lens_at_a_position_and_over_texts(stagescope, tmp_path) -> None:
     assert several.code == 2 and "one can be tracked" in several.err and not several.out
 
 
-def test_neurons_with_the_strongest(stagescope) -> None:
-    made = parsed(stagescope("neurons", "--top", "2", "--layer", "4", PROMPT, "--json"))
+def test_neurons_with_the_strongest(stagescope, monkeypatch) -> None:
+    made = parsed(stagescope("neurons", "--top", "2", "--layer", "4", PROMPT, "--no-bos", "--json"))
     assert made["schema"] == "neurons/1" and made["strongest"] and made["tokens"]
     assert {neuron["layer"] for neuron in made["strongest"]} == {4}
     assert "strongest" not in parsed(stagescope("neurons", "--json"))
+    monkeypatch.setattr("stagescope.engine.load.load", lambda *_: pytest.fail("the weights were loaded"))
+    assert parsed(stagescope("neurons", "--top", "2", "--layer", "4", PROMPT, "--no-bos", "--json")) == made
+    monkeypatch.undo()
     missing = stagescope("neurons", "--top", "2", "--layer", "99")
     assert missing.code == 2 and "99" in missing.err
 
 
-def test_stages_follow_the_contract_and_the_second_time_is_known(stagescope) -> None:
-    made = parsed(stagescope("stages", PROMPT, OTHER, "--json"))
+def test_stages_follow_the_contract_and_the_second_time_is_known(stagescope, monkeypatch) -> None:
+    made = parsed(stagescope("stages", PROMPT, OTHER, "--no-bos", "--json"))
     assert made["schema"] == "stages/1" and len(made["stages"]) == 4
     for stage in made["stages"]:
         assert {"name", "first_layer", "last_layer", "visible", "evidence"} <= stage.keys()
         assert set(stage["first_layer"]) == {"value", "low", "high"}
-    again = parsed(stagescope("stages", PROMPT, OTHER, "--json"))
+    monkeypatch.setattr("stagescope.engine.load.load", lambda *_: pytest.fail("the weights were loaded"))
+    again = parsed(stagescope("stages", PROMPT, OTHER, "--no-bos", "--json"))
     assert again["stages"] == made["stages"]
-    assert "detokenization" in stagescope("stages", PROMPT, OTHER).out
+    assert "detokenization" in stagescope("stages", PROMPT, OTHER, "--no-bos").out
 
 
 def test_standard_input_is_read_once_for_all_parts(stagescope, monkeypatch) -> None:
@@ -87,7 +91,7 @@ def test_standard_input_is_read_once_for_all_parts(stagescope, monkeypatch) -> N
     text = f"{PROMPT}\n{OTHER}\n".encode() * 20
     monkeypatch.setattr("sys.stdin", SimpleNamespace(buffer=io.BytesIO(text), isatty=lambda: False))
     made = parsed(stagescope("stages", "--corpus", "-", "--tokens", "60", "--window", "32", "--json"))
-    assert made["documents"] == 2 and made["tokens_scored"] == 60
+    assert (made["source"], made["documents"], made["tokens_scored"]) == ("standard input", 2, 60)
 
 
 def test_paper_is_one_file_with_its_numbers_beside_it(stagescope, tmp_path) -> None:

@@ -156,7 +156,8 @@ def serve(inbox: Inbox, out: BinaryIO, engine: LocalEngine) -> None:
 
 
 def _rank(request: Request, engine: LocalEngine) -> int:
-    """Whose next step comes first: somebody waits for a token or a sweep, while the census runs by itself."""
+    """Whose next step comes first: somebody waits for a token, a sweep, a map, while the census and the sweep
+    of a text run by themselves."""
     if isinstance(request, FindToken) and engine.tokenizer:
         return 0
     return 1 if isinstance(request, TakeSweep | OfStages) and engine.net else 2

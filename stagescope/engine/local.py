@@ -72,6 +72,7 @@ class LocalEngine:
     net: Network | None = None
     prompt: Prompt | None = None  # the prompt at hand, with what has run on it
     averages: Averages | None = None
+    census: Census | None = None  # as soon as any request has taken it
     readings: int = 0  # made so far: the clock of runner.let_go
     baselines: dict[tuple, Reading] = field(default_factory=dict)  # whole, of the prompt at hand
     vocabulary: dict = field(default_factory=dict)  # of engine/strongest.py, prepared: from one layer's neurons to the next
@@ -124,7 +125,7 @@ class LocalEngine:
         fingerprint = directory.fingerprint(located.directory)
 
         self._free()
-        self.net, self.averages = None, None
+        self.net = self.averages = self.census = None
         self.request, self.tokenizer, self.certain = request, tokenizer, certain
         self.info = replace(preview, fingerprint=fingerprint, prefix=prefix)
         yield self.info
@@ -292,8 +293,10 @@ class LocalEngine:
                 self.averages = reply
 
     def cached_census(self) -> Census | None:
-        """The census from the cache, if it is there; works before the weights are loaded."""
-        return question.recalled_census(self.info) if self.certain and self.request.cache else None
+        """The census, if it was taken before; works before the weights are loaded."""
+        if self.census is None and self.certain and self.request.cache:
+            return question.recalled_census(self.info)
+        return self.census
 
     def _census(self, request: TakeCensus) -> Iterator[Reply]:
         if found := self.cached_census():
@@ -306,8 +309,13 @@ class LocalEngine:
             yield from self.measure_averages()
         for reply in neurons.census(self.net, self.info, self.averages):
             self.checkpoint()
-            if isinstance(reply, Census) and self.request.cache:
-                cache.put(question.census_key(self.info), reply)
+            if self.census is not None:  # another request took it meanwhile
+                yield self.census
+                return
+            if isinstance(reply, Census):
+                self.census = reply
+                if self.request.cache:
+                    cache.put(question.census_key(self.info), reply)
             yield reply
 
     # ------------------------------------------------------------------------------------------- sweeps

@@ -41,13 +41,17 @@ if TYPE_CHECKING:
 PARTS = ("1 of 3", "2 of 3", "3 of 3")  # of a map: the sweep takes nearly all of it
 
 
-def known(engine: LocalEngine, request: TakeEvidence | TakeLens | ShowNeurons | MapStages) -> Reply | None:
+def known(
+    engine: LocalEngine, request: TakeCensus | TakeEvidence | TakeLens | ShowNeurons | MapStages
+) -> Reply | None:
     """The answer from the cache; works before the weights are loaded. Raises EngineError for what no weights will make
     possible, as far as that can be told."""
     if not engine.certain or not engine.request.cache:
         return None
     asked = (engine.info, engine.request, engine.tokenizer)
     match request:
+        case TakeCensus():
+            return engine.cached_census()
         case TakeEvidence():
             return evidence.recalled(request, *asked)
         case TakeLens():
@@ -126,19 +130,23 @@ def map_stages(engine: LocalEngine, request: MapStages) -> Iterator[Reply]:
     from stagescope.engine import stages
 
     texts = request.texts
-    sweep: list[CorpusSweep] = []
+    device = engine.info.device.split(":")[0]
+    name = _map_key(engine, request, engine.info.dtype, device)  # a file may change meanwhile
     for reply in _part(0, _swept(engine.answer, request)):
         if isinstance(reply, CorpusSweep):
-            sweep = [reply]
+            sweep = reply
         yield reply
-    found: list[Evidence | Census] = []
-    for number, asked in ((1, TakeEvidence(texts)), (2, TakeCensus())):
-        for reply in _part(number, engine.answer(asked)):
-            if isinstance(reply, Evidence | Census) and getattr(reply, "complete", True):
-                found.append(reply)
-            yield reply
-    made = stages.stage_map(sweep[0], *found)
-    if engine.request.cache and (name := _map_key(engine, request, engine.info.dtype, engine.info.device.split(":")[0])):
+    for reply in _part(1, engine.answer(TakeEvidence(texts))):
+        if isinstance(reply, Evidence) and reply.complete:
+            evidence_ = reply
+        yield reply
+    for reply in _part(2, engine.answer(TakeCensus())):
+        if isinstance(reply, Census):
+            census = reply
+        yield reply
+    made = stages.stage_map(sweep, evidence_, census)
+    is_whole = not any("do not fit" in why for why in (*sweep.skipped, *evidence_.skipped))
+    if engine.request.cache and name and is_whole and name == _map_key(engine, request, engine.info.dtype, device):
         cache.put(name, made)
     yield made
 

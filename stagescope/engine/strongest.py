@@ -41,7 +41,6 @@ if TYPE_CHECKING:
 STAGE = "what the neurons write"
 KINDS = ("prediction", "suppression", "unsigned", "partition")
 PACE_SECONDS = 0.05  # between two signs of progress; readings are served there
-KEPT_BYTES = 256 * 2**20  # of a prepared vocabulary: that of the default model takes 113 MB
 CHUNK = 2**20  # cosines worked out at once
 VOCABULARY_SHARE, PROMPT_FROM = 0.4, 0.6  # of the work: prepared by then; from there on, the prompt
 
@@ -142,7 +141,7 @@ def _vocabulary(net: Network, kept: Kept) -> Generator[Progress, None, Vocabular
         if time.monotonic() - shown > PACE_SECONDS:
             yield progress(STAGE, began, VOCABULARY_SHARE * fraction)
             shown = time.monotonic()
-    if prepared.spread.nbytes <= KEPT_BYTES:
+    if prepared.spread.nbytes <= net.memory // 4:  # of 2 GiB: 32,000 tokens of 4,096; the default model's takes 113 MB
         kept["vocabulary"] = prepared
     return prepared
 
