@@ -222,7 +222,7 @@ def stage_arguments(command: str, words: list[str]) -> argparse.Namespace:
             "a prompt is empty: give some text": "" in prompts,
             "--tokens and --window are for --corpus": (args.tokens or args.window) and not corpus,
             "a window holds a prefix token and two more: give 3 or above": args.window is not None and args.window < 3,
-            "--edit, --position and --follow are for one PROMPT": of_one and not one,
+            "--edit, --position and --follow are for one PROMPT, without --mean": of_one and not one,
             "--follow names no token": command == "lens" and "" in args.follow,
         }
         if command == "lens":

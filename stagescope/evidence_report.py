@@ -24,6 +24,7 @@ from stagescope.text import printable
 
 ATTENTION = ("sink_mass", *(f"prev{k}_mean_weight" for k in OFFSETS), *(f"prev{k}_no_sink" for k in OFFSETS))
 NORMS = ("attn_norm", "mlp_norm", "resid_norm", "attn_rel", "mlp_rel")
+SPARED = ("95 %", "median", "top head", "x uniform", "MLP/x", "attn/x")  # columns, the first to go where a line is short
 MOST_HEADS = 4  # named below a table
 BAR = 6, 40  # cells: fewest worth drawing, and most
 
@@ -85,6 +86,14 @@ def missing(evidence: Evidence, name: str) -> str:
     return f"{what} needs {needed} tokens, this prompt has {n_tokens(evidence)}"
 
 
+def n_queries(evidence: Evidence, name: str) -> int:
+    """Tokens whose attention enters a sink-free mean: those after the first k + 1 of each document; 0 until complete."""
+    k = int(name.removeprefix("prev").split("_")[0])
+    row = (*OF_DEPTHS, *OF_LAYERS).index(name)
+    triples = float(np.nansum(evidence.counts[:, row, 0])) if len(evidence.counts) else 0.0
+    return round(triples / (k * evidence.model.n_heads))
+
+
 def n_tokens(evidence: Evidence) -> int:
     """Of a prompt, prefix included."""
     return evidence.tokens_scored + (evidence.model.prefix is not None)
@@ -105,6 +114,7 @@ def attention_json(evidence: Evidence) -> dict[str, Any]:
         "schema": "attention/1",
         **_head_json(evidence),
         "offsets": list(OFFSETS),
+        "sink_free_tokens": {name: n_queries(evidence, name) for name in ATTENTION if name.endswith("no_sink")},
         "uniform": {name: number(uniform_of(evidence, name)) for name in ATTENTION},
         "layers": [
             {
@@ -175,6 +185,7 @@ def attention_text(evidence: Evidence, width: int = LINE, k: int = 5) -> list[Te
     uniform = uniform_of(evidence, bar_of)
     heads = of_heads(evidence, bar_of)
     several = evidence.documents > 1
+    counted = n_queries(evidence, free)
     titles = ["layer", "with sink", *["95 %"] * several, "sink-free", *["95 %"] * several, "x uniform", "sink", "top head"]
     rows = []
     for layer in reversed(range(evidence.model.n_layers)):
@@ -194,6 +205,7 @@ def attention_text(evidence: Evidence, width: int = LINE, k: int = 5) -> list[Te
         Text(f"mean attention weight to {each} before (Figure 4); bars {drawn}", style="bold"),
         _table(titles, rows, columns[bar_of][:, 0], width, uniform),
         Text(f"uniform attention (┊): {even[0]} with sink, {even[1]} sink-free, sink {even[2]}"),
+        *([Text(f"sink-free: {counted:,} tokens look that far back without reaching the first")] if counted else []),
         *([Text(f"strongest heads, {drawn}: {', '.join(named)}")] if named else []),
     ]
     return [*lines, *(Text(why, style="bold") for name in names if (why := missing(evidence, name)))]
@@ -250,12 +262,21 @@ def _head(evidence: Evidence) -> list[Text]:
 
 
 def _table(titles: list[str], rows: list[list[str]], values: np.ndarray, width: int, mark: float = math.nan) -> Table:
-    """Columns as wide as their cells, one or two apart as the width allows, then bars of `values` by layer."""
+    """Columns as wide as their cells, one or two apart as the width allows, then bars of `values` by layer. What does not
+    fit is left out, by name."""
     cells = [max(map(cell_len, column)) for column in zip(titles, *rows, strict=True)]
+    left_out = []
+    for name in SPARED:
+        if name in titles and sum(cells) + len(cells) > width:
+            left_out.append(name)
+            kept = [at for at, title in enumerate(titles) if title != name]
+            titles, cells, *rows = ([line[at] for at in kept] for line in (titles, cells, *rows))
     gap = 2 if sum(cells) + 2 * len(cells) + BAR[0] <= width else 1
     room = min(width - sum(cells) - gap * len(cells), BAR[1])
     bars = room >= BAR[0] and not np.isnan(values).all()
-    table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, gap, 0, 0))
+    table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, gap, 0, 0), caption_justify="left")
+    if left_out:
+        table.caption = f"no room for: {', '.join(left_out)}"
     for title in titles:
         table.add_column(title, justify="right", no_wrap=True)
     if bars:

@@ -50,13 +50,13 @@ def neurons_json(census: Census, info: ModelInfo, strongest: Neurons | None = No
     if strongest:
         made["prompt"] = strongest.prompt
         made["tokens"] = [{"id": token.id, "text": token.text} for token in strongest.tokens]
-        rows = zip(strongest.rows, strongest.activation, strict=True)
+        rows = zip(strongest.rows, activations(strongest, census), strict=True)
         made["strongest"] = [_neuron_json(row, activation, census, strongest.texts) for row, activation in rows]
     return made
 
 
 def _neuron_json(row: NeuronRow, activation: np.ndarray, census: Census, texts: dict[int, str]) -> dict[str, Any]:
-    """Told as it fires; the activation is as computed, and `sign` says whether the two differ (-1)."""
+    """All told as it fires, the activation too: as the network computes it times `sign`, unless that is 0."""
 
     def tokens(ids: Sequence[int], cosines: Sequence[float]) -> list[dict[str, Any]]:
         return [

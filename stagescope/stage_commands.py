@@ -43,7 +43,7 @@ def lens(args: argparse.Namespace) -> int:
         return fail(error.failure)
 
     def request(engine: LocalEngine) -> TakeLens:
-        followed = [next(engine.answer(FindToken(text))).id for text in args.follow]
+        followed = dict.fromkeys(next(engine.answer(FindToken(text))).id for text in args.follow)
         return TakeLens(prompt, args.edit, args.position, tuple(followed))
 
     found, failure = _ask(args, request)

@@ -14,6 +14,7 @@ from stagescope.text import fit, printable
 NO_MAP = "the boundaries will be this tool's own: the paper gives none"
 UNKNOWN, UNKNOWN_ASCII = "░", "?"  # a layer of no stage
 SIGNAL = 50  # cells that the title of a curve takes at most
+MANY = 100  # scored tokens from which a map speaks of the model, and not of the prompt
 EXPLAINED = (
     "depth: 0 is the first layer, 1 the last. before, after: means over the layers looked at on either side. alone: where this "
     "curve by itself would put the boundary. explains: share of the curve's variance that a step there explains; "
@@ -130,16 +131,18 @@ def _share(value: float) -> str:
 def stages_text(map: StageMap, width: int = 80) -> list[Text]:
     """The map for people: lines of at most `width` cells (60 or more)."""
     n_layers = map.model.n_layers
+    few = f"A map over {map.tokens_scored} tokens says more of them than of the model: give it a text."
     lines = [
         *wrapped(f"stages of {printable(map.model.name)} over {over(map)}", width),
         *wrapped(printable(map.rule), width, style="dim"),
+        *(wrapped(few, width, style="bold") if map.tokens_scored < MANY else []),
         Text(),
         *_bands(map, width),
         Text(),
         Text(f"  {'stage':23} {'layers (first, 95 %)':22} depth", style="dim"),
     ]
     for index, stage in enumerate(map.stages):
-        place = f"{layers(stage):22} {depths(stage, n_layers)}" if stage.visible else "not visible in this model"
+        place = f"{layers(stage):22} {depths(stage, n_layers)}" if stage.visible else unseen(map)
         lines += [Text(f"{index + 1} {fit(stage.name, 23)} {place}".rstrip(), style="bold" if stage.visible else "")]
         lines += wrapped(printable(stage.why), width, indent="  ")
     later = [stage.evidence for stage in map.stages[1:]]
@@ -150,6 +153,11 @@ def stages_text(map: StageMap, width: int = 80) -> list[Text]:
             lines += [Text(line) for line in table[1:]]
     lines += [Text(), *wrapped(EXPLAINED, width, style="dim")]
     return lines
+
+
+def unseen(map: StageMap) -> str:
+    """What is said of a stage that is not visible: little was asked of a few tokens."""
+    return "not visible in this model" if map.tokens_scored >= MANY else f"not visible over {map.tokens_scored} tokens"
 
 
 def _bands(map: StageMap, width: int) -> list[Text]:

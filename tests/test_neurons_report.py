@@ -75,7 +75,7 @@ def test_a_neuron_that_fires_negative_is_shown_as_it_fires():
     found = replace(found, rows=(row,), activation=np.array([[900.0, 0.5, -3.25]], np.float32))
     census.sign[2, 1] = -1
     assert "+3.25 at 2 漢字" in "\n".join(printed(*neurons_text(census, found, 120)))  # not the sink at position 0
-    assert neurons_json(census, INFO, found)["strongest"][0] | {"sign": -1, "activation": [900.0, 0.5, -3.25]} == (
+    assert neurons_json(census, INFO, found)["strongest"][0] | {"sign": -1, "activation": [-900.0, -0.5, 3.25]} == (
         neurons_json(census, INFO, found)["strongest"][0]
     )
     assert most_active(np.array([5.0])) == 0

@@ -58,6 +58,7 @@ def known(
             settled = lens_curves.settle(request, engine.request, engine.info, engine.tokenizer)
             return lens_curves.recalled(settled, request, engine.info, engine.request)
         case ShowNeurons():
+            strongest.check(request, engine.info)
             return strongest.recalled(engine.info, engine.request, request, _ids(engine, request.prompt))
         case MapStages():
             return _recalled_map(engine, request)

@@ -65,6 +65,7 @@ LEVEL_OF_ALL = 1 - (1 - LEVEL) / len(BOUNDARIES)  # and what is needed anywhere:
 PERCENTILES = (2.5, 97.5)
 SMOOTHEST = 0.98  # autocorrelation from one layer to the next; at 1 noise has no variance to speak of
 LEAST_INSTRUMENTS = 2  # that must agree
+LEAST_TOKENS = 8  # scored: below them every curve is an anecdote, and one token would make a map of "Hi"
 
 
 # --------------------------------------------------------------------------------------------------- map
@@ -84,6 +85,9 @@ def stage_map(sweep: CorpusSweep, evidence: Evidence, census: Census | None) -> 
     start, end = first.first or 0, last.first or n
     middle = _look(_question(1, start, end, 2, 2), curves, draws)
     found = (first, middle, last)
+    if sweep.tokens_scored < LEAST_TOKENS:
+        few = f"{sweep.tokens_scored} scored tokens are too few to say, {LEAST_TOKENS} are needed"
+        found = tuple(one._replace(first=None, lacking=few) for one in found)
     measured = [number for number, curve in enumerate(curves) if np.isfinite(curve).any()]
     return StageMap(
         model=sweep.model,

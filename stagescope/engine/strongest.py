@@ -70,14 +70,14 @@ def as_it_fires(census: Census) -> np.ndarray:
     return np.where(census.sign < 0, -census.skew, census.skew)
 
 
-def pick(census: Census, d_model: int, layer: int | None, most: int) -> list[tuple[str, Neuron]]:
-    """(class, neuron) of at most `most` of each class, the strongest first: by kurtosis, partition by variance.
+def check(request: ShowNeurons, info: ModelInfo) -> None:
+    """Raises EngineError for a layer that is not there."""
+    if request.layer is not None and not 0 <= request.layer < info.n_layers:
+        raise EngineError("usage", f"there is no layer {request.layer}.", f"Layers are 0 to {info.n_layers - 1}.")
 
-    Raises EngineError for a layer that is not there.
-    """
-    n_layers = len(census.kurtosis)
-    if layer is not None and not 0 <= layer < n_layers:
-        raise EngineError("usage", f"there is no layer {layer}.", f"Layers are 0 to {n_layers - 1}.")
+
+def pick(census: Census, d_model: int, layer: int | None, most: int) -> list[tuple[str, Neuron]]:
+    """(class, neuron) of at most `most` of each class, the strongest first: by kurtosis, partition by variance."""
     here = np.zeros(census.kurtosis.shape, bool)
     here[slice(None) if layer is None else layer] = True
     picked = []
@@ -106,6 +106,7 @@ def show(
     kept: where the prepared vocabulary stays for the next request, if it is not too large; for one network only.
     Raises EngineError for a layer that is not there.
     """
+    check(request, info)
     picked = pick(census, info.d_model, request.layer, request.most)
     ids = list(ids or ())
     yield Progress(STAGE, 0.0)

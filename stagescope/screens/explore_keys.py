@@ -225,8 +225,11 @@ class ExploreKeys(Frame):
         elif chosen is not None:
             self._go_to(chosen.prompt)
             self.at = self.at if chosen.position is None else chosen.position
+            before = str(self.schedule)
             self.history.change(parse(chosen.schedule))
             self._schedule_changed()
+            if before and before != str(self.schedule):
+                self.say(f"{self.schedule or 'the baseline'} in place of {before}: u takes it back")
 
     # ------------------------------------------------------------------------------------------------- deck
 
