@@ -145,7 +145,7 @@ _TABLE = {  # place -> rows of (name, keys, label, help, group, footer)
         ("first", "home g", "first", "Move to the first layer.", MOVE, 0),
         ("last", "end G", "last", "Move to the last layer.", MOVE, 0),
         ("open", "enter", "drop it", "Drop the layer under the cursor, in the stack.", LOOK, 4),
-        ("view", "v", "evidence", "What every curve says of a boundary; again: the curves.", LOOK, 2),
+        ("view", "v", "evidence", "What each curve of the rule says of a boundary; again: the paper's.", LOOK, 2),
         ("text", "c", "text", "Measure over the standard text (minutes on a CPU); again: over the prompt.", LOOK, 3),
         ("rest", "r", "go on", "Run what was cancelled or failed; start an engine that died.", PROGRAM, 5),
         ("back", "escape q", "back", "Cancel what runs and keep what is done; again: back to the stack.", PROGRAM, 1),

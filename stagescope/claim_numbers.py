@@ -1,7 +1,7 @@
 """The numbers that decide the paper's claims: each from what was measured, with a 95 % interval.
 
-Documents are drawn anew 1,000 times, and the whole number is computed from each draw. The census is of the weights, all
-neurons of them: its numbers are exact.
+Documents are drawn anew 1,000 times, the same ones for every curve, and the whole number is computed from each draw.
+The census is of the weights, all neurons of them: its numbers are exact.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from stagescope.engine.pool import BOOTSTRAP_SEED, MEASURES, PERCENTILES, RESAMPLES, ratio
+from stagescope.engine.pool import MEASURES, PERCENTILES, ratio, resampled
 from stagescope.engine.protocol import OF_DEPTHS, OF_LAYERS, Census, CorpusSweep, Evidence, ModelInfo
 
 HELD, NOT_HELD, OPEN = "held", "not held", "not measurable here"
@@ -60,15 +60,18 @@ class Measured:
 
 
 def drawn(sums: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """Pooled means [1 + RESAMPLES, ...] of sums and counts [D, ...]: as measured, then over documents drawn anew."""
-    n, *shape = sums.shape
-    if n < 2:
-        raise NotMeasurable("one document has no interval" if n else "the numbers of each document were not kept")
-    rng = np.random.default_rng(BOOTSTRAP_SEED)
-    times = np.stack([np.bincount(row, minlength=n) for row in rng.integers(n, size=(RESAMPLES, n))])
-    times = np.concatenate([np.ones((1, n)), times])
-    flat = [np.nan_to_num(array).reshape(n, -1) for array in (sums, np.where(np.isnan(sums), 0, counts))]
-    return ratio(*(times @ array for array in flat)).reshape(-1, *shape)
+    """Pooled means [1 + RESAMPLES, ...] of sums and counts [D, ...]: as measured, then over documents drawn anew.
+
+    What a single document has is the same in every resample that has it: no interval, and NaN in all, as in
+    pool.interval.
+    """
+    if len(sums) < 2:
+        kept = len(sums) == 1
+        raise NotMeasurable("one document has no interval" if kept else "the numbers of each document were not kept")
+    sums, counts = np.nan_to_num(sums), np.where(np.isnan(sums), 0, counts)
+    means = resampled(sums, counts)
+    means[:, (counts > 0).sum(0) < 2] = np.nan
+    return np.concatenate([ratio(sums.sum(0), counts.sum(0))[None], means])
 
 
 def schedules(sweep: CorpusSweep, kind: str, measure: str) -> np.ndarray:
@@ -89,13 +92,13 @@ def curve(evidence: Evidence, name: str) -> np.ndarray:
     at = (*OF_DEPTHS, *OF_LAYERS).index(name)
     means = drawn(evidence.sums[:, at], evidence.counts[:, at])
     means = means if name in OF_DEPTHS else means[:, :-1]
-    if np.isnan(means[0, 1:]).any():  # depth 0 may lack
+    if np.isnan(means[0, name in OF_DEPTHS :]).any():  # depth 0 may lack
         raise NotMeasurable(f"{name} was not measured in every layer")
     return means
 
 
 def quantity(name: str, unit: str, means: np.ndarray, at_least: float = -math.inf, at_most: float = math.inf) -> Quantity:
-    """From a number as measured and over resamples, [1 + RESAMPLES]."""
+    """From a number as measured and over resamples, [1 + RESAMPLES]: those in which no document has it are NaN."""
     told = means[1:][np.isfinite(means[1:])]
     low, high = np.percentile(told, PERCENTILES) if len(told) else (math.nan, math.nan)
     return Quantity(name, unit, float(means[0]), float(low), float(high), at_least, at_most)
@@ -116,8 +119,9 @@ def middle(means: np.ndarray, kind: str) -> np.ndarray:
 
 
 def relative_peak(means: np.ndarray) -> np.ndarray:
-    """Where along 0 (first layer) to 1 (last) the greatest value stands."""
-    return np.nanargmax(means, axis=1) / (means.shape[1] - 1)
+    """Where along 0 (first layer) to 1 (last) the greatest value stands; NaN where there is none."""
+    none = np.isnan(means)
+    return np.where(none.all(1), np.nan, np.where(none, -np.inf, means).argmax(1) / (means.shape[1] - 1))
 
 
 # --------------------------------------------------------------------------------------------- figure 3: drops and swaps

@@ -13,6 +13,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from stagescope import claim_numbers as ask
 from stagescope.claim_numbers import HELD, NOT_HELD, OPEN, Measured, NotMeasurable, Quantity
 from stagescope.engine.protocol import Census, CorpusSweep, Evidence, ModelInfo
@@ -42,7 +44,8 @@ def _judged(row: Row, measured: Measured) -> Claim:
     try:
         if measured.info.n_layers < FEW_LAYERS:
             raise NotMeasurable(f"{measured.info.n_layers} layers are too few: it takes {FEW_LAYERS}")
-        numbers = row.ask(measured)
+        with np.errstate(divide="ignore", invalid="ignore"):  # what is divided by 0 has no value, and says so
+            numbers = row.ask(measured)
     except NotMeasurable as reason:
         return _claim(row, OPEN, str(reason), ())
     asked = [one for one in numbers if one.asks]
@@ -53,16 +56,18 @@ def _judged(row: Row, measured: Measured) -> Claim:
         reason += "" if verdict == NOT_HELD else ": one such model says nothing against “some models”"
     elif OPEN in verdicts:
         verdict = OPEN
-        reason = "; ".join(
-            f"{one.name} has no value"
-            if math.isnan(one.value)
-            else f"the interval of {one.name} reaches over the edge of what is asked"
-            for one in asked
-            if one.verdict == OPEN
-        )
+        reason = "; ".join(_why_open(one) for one in asked if one.verdict == OPEN)
     else:
         verdict, reason = HELD, "all that is asked is met, intervals included"
     return _claim(row, verdict, reason, tuple(numbers))
+
+
+def _why_open(one: Quantity) -> str:
+    if math.isnan(one.value):
+        return f"{one.name} has no value"
+    if math.isnan(one.low):
+        return f"{one.name} has no interval: it takes two documents that are long enough"
+    return f"the interval of {one.name} reaches over the edge of what is asked"
 
 
 def _claim(row: Row, verdict: str, reason: str, numbers: tuple[Quantity, ...]) -> Claim:

@@ -335,3 +335,8 @@ async def test_hostile_text_never_reaches_the_terminal():
             assert not HARMFUL.search(drawn(pilot.app))
         await until(pilot, lambda: "r tries again" in unwrapped(pilot.app))
         assert not HARMFUL.search(drawn(pilot.app)) and not pilot.app._exit
+
+
+async def test_it_says_that_it_shows_the_baseline_when_there_is_an_edit():
+    async with running(schedule="drop 11", size=(160, 50)) as (_, pilot, _):
+        assert "the baseline, not drop 11" in drawn(pilot.app)

@@ -9,7 +9,9 @@ from evidences import NAMES, make_evidence
 from readings import make_census, make_info
 from sweeps import make_corpus
 
+from stagescope.claim_numbers import drawn
 from stagescope.claims import CLAIMS, HELD, NOT_HELD, OPEN, Claim, claim_json, judge
+from stagescope.engine.pool import BOOTSTRAP_SEED, RESAMPLES
 from stagescope.engine.protocol import Census
 
 L, DOCUMENTS = 20, 12
@@ -42,9 +44,11 @@ PREDICTION, SUPPRESSION = 100 * bump(0.85), 120 * bump(1.0, 0.06)
 
 def world(
     documents: int = DOCUMENTS, noise: float = 0.01, orientation: str = "corpus", null: float = 0.0,
-    prediction: np.ndarray = PREDICTION, suppression: np.ndarray = SUPPRESSION, info: dict | None = None, **changes,
+    prediction: np.ndarray = PREDICTION, suppression: np.ndarray = SUPPRESSION, info: dict | None = None,
+    long: int | None = None, **changes,
 ) -> dict[str, Claim]:  # fmt: skip
-    """The claims over planted curves. noise: how far documents are from each other, relative."""
+    """The claims over planted curves. noise: how far documents are from each other, relative. long: how many of them
+    have queries beyond 5, and so attention that is sink-free; None: all."""
     draw = np.random.default_rng(0)
     model = make_info(L, **(info or {}))
     curves = SWEEP | EVIDENCE | changes
@@ -59,6 +63,8 @@ def world(
     for name in EVIDENCE:
         y, row = curves[name], NAMES.index(name)
         sums[:, row, : len(y)] = y * evidence.counts[:, row, : len(y)] * (1 + noise * draw.normal(size=(documents, len(y))))
+    if long is not None:
+        evidence.counts[long:, NAMES.index("prev5_no_sink")] = sums[long:, NAMES.index("prev5_no_sink")] = 0
     flat = np.zeros((L, 4), np.float32)
     counted = [np.rint(each).astype(np.int32) for each in (prediction, suppression)]
     census = Census(
@@ -148,6 +154,36 @@ def test_one_document_has_no_interval_and_few_layers_no_middle():
     assert "one document" in claims["mlp-peaks-late"].reason.lower() and claims["prediction-peaks"].verdict == HELD
     small = judge(make_info(6), make_corpus(n_layers=6), make_evidence(6, documents=4), None)
     assert {claim.verdict for claim in small} == {OPEN} and "6 layers" in small[0].reason
+
+
+@pytest.mark.parametrize(
+    ("documents", "long", "verdict", "why"),
+    [
+        (3, 2, HELD, "intervals included"),  # one resample in 27 has neither of them
+        (3, 1, OPEN, "two documents"),
+        (3, 0, OPEN, "not measured"),
+        (1, 0, OPEN, "one document"),
+    ],
+)
+def test_short_prompts_leave_every_claim_a_verdict(documents, long, verdict, why):
+    claims = world(documents=documents, long=long)
+    assert len(claims) == 17 and {claim.verdict for claim in claims.values()} <= {HELD, NOT_HELD, OPEN}
+    near = claims["near-attention"]
+    assert near.verdict == verdict and why in near.reason.lower(), near
+    assert claims["mlp-peaks-late"].verdict == (HELD if documents > 1 else OPEN)  # what needs no long one is as before
+    json.dumps([claim_json(claim) for claim in claims.values()], allow_nan=False)
+
+
+def test_all_curves_are_of_the_same_documents_drawn_anew():
+    """So a difference of two curves that differ by a constant in every document has no interval to speak of."""
+    draw = np.random.default_rng(0)
+    sums, counts = draw.normal(size=(40, 6)) * 100, np.full((40, 6), 10.0)
+    one, other = drawn(sums, counts), drawn(sums[:, 1:3] + 5 * counts[:, 1:3], counts[:, 1:3])
+    assert one[:, 1].std() > 1
+    np.testing.assert_allclose(other - one[:, 1:3], 5, rtol=1e-9)
+    rng = np.random.default_rng(BOOTSTRAP_SEED)  # by the definition, document by document
+    expected = [sums[rows].sum(0) / counts[rows].sum(0) for rows in rng.integers(40, size=(RESAMPLES, 40))]
+    np.testing.assert_allclose(one[1:], expected, rtol=1e-9, atol=1e-12)
 
 
 def test_what_was_not_measured_is_not_measurable():

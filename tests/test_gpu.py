@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
 import tiny_models
@@ -10,9 +13,12 @@ from test_default_model import exhaust
 from test_outcomes import BITS, KL, LOSS, P, task, taken
 from test_readings_right import FAMILIES, N_TOKENS, SCHEDULES, fresh_prompt, make
 
-from stagescope.engine import load, neurons
+from stagescope.engine import load, neurons, plain
 from stagescope.engine.directory import Located
-from stagescope.engine.protocol import Read
+from stagescope.engine.local import LocalEngine
+from stagescope.engine.protocol import (
+    OF_DEPTHS, OF_LAYERS, Evidence, LensCurves, Load, Neurons, Read, Request, ShowNeurons, TakeEvidence, TakeLens, Texts,
+)  # fmt: skip
 from stagescope.engine.reading import read
 from stagescope.engine.schedule import parse, resolve
 
@@ -67,6 +73,74 @@ def test_the_census_agrees_with_the_cpu(tmp_path) -> None:
 
     for ours, theirs in zip(of("cuda"), of("cpu"), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-6)
+
+
+# ------------------------------------------------------------------------------------- the evidence for the stages
+
+
+@pytest.fixture(scope="module", params=["gpt2", "phi", "gemma3"])  # phi: an unembedding's bias; gemma3: soft-capped
+def engines(request, tmp_path_factory) -> dict[str, LocalEngine]:
+    changes = {"final_logit_softcapping": 5.0} if request.param == "gemma3" else {}
+    directory = tiny_models.build(request.param, tmp_path_factory.mktemp(request.param), **changes)
+    found = {}
+    for device in ("cuda", "cpu"):
+        found[device] = LocalEngine()
+        how = Load(str(directory), device=device, dtype="float32", bos=tiny_models.END, cache=False)
+        assert list(found[device].answer(how))[-1].device.split(":")[0] == device
+    return found
+
+
+def both(engines: dict[str, LocalEngine], request: Request) -> list:
+    return [list(engines[device].answer(request))[-1] for device in ("cuda", "cpu")]
+
+
+def near(ours, theirs, name: str, rtol: float = 1e-3, atol: float = 1e-4) -> None:
+    np.testing.assert_allclose(ours, theirs, rtol=rtol, atol=atol, err_msg=name)
+
+
+def test_the_evidence_of_documents_run_together_agrees_with_the_cpu(engines, tmp_path: Path, monkeypatch) -> None:
+    file, really, together = tmp_path / "text.jsonl", plain.run, []
+    texts = [*tiny_models.TEXT, "short"]  # six are cut to one length
+    file.write_text("\n".join(json.dumps({"text": text}) for text in texts))
+
+    def run(net, prompts, *given):
+        together.append((net.device.type, len(prompts)))
+        return (yield from really(net, prompts, *given))
+
+    monkeypatch.setattr(plain, "run", run)
+    ours, theirs = both(engines, TakeEvidence(Texts(file=str(file), window=12)))
+    assert isinstance(ours, Evidence) and ours.documents == theirs.documents == 7
+    assert ("cuda", 6) in together and ("cpu", 1) in together
+    np.testing.assert_array_equal(ours.counts, theirs.counts)
+    for row, name in enumerate((*OF_DEPTHS, *OF_LAYERS)):
+        near_ties = 1.0 if name.startswith("top1") else 1e-3  # of two top tokens, one in a document
+        near(ours.sums[:, row], theirs.sums[:, row], name, atol=near_ties)
+        if not name.startswith("top1"):
+            near(ours.of(name), theirs.of(name), name)
+    for name in ("head_prev", "head_no_sink", "head_sink", "uniform", "uniform_no_sink", "uniform_sink"):
+        near(getattr(ours, name), getattr(theirs, name), name)
+
+
+@pytest.mark.parametrize("schedule", ["", "drop 1 @2; swap 3 4"])
+def test_the_lens_by_depth_agrees_with_the_cpu(engines, schedule: str) -> None:
+    ours, theirs = both(engines, TakeLens(tiny_models.TEXT[0], schedule, -2, (7, 120, 300)))
+    assert isinstance(ours, LensCurves) and ours.layers == theirs.layers and ours.followed == theirs.followed
+    for name in ("entropy_bits", "kl_final_nats", "p", "logit"):
+        near(getattr(ours, name), getattr(theirs, name), name, atol=1e-3)
+    assert np.abs(ours.rank - theirs.rank).max() <= 2  # near ties may change places
+    assert (ours.top_ids == theirs.top_ids).mean() > 0.9
+
+
+def test_the_strongest_neurons_agree_with_the_cpu(engines) -> None:
+    ours, theirs = both(engines, ShowNeurons(most=1000, prompt=tiny_models.TEXT[0]))  # all of them: order is no matter
+    assert isinstance(ours, Neurons) and ours.tokens == theirs.tokens
+    rows, others = ({(row.kind, row.layer, row.index): n for n, row in enumerate(one.rows)} for one in (ours, theirs))
+    assert rows and rows.keys() == others.keys()
+    for key, n in rows.items():
+        one, other = ours.rows[n], theirs.rows[others[key]]
+        for name in ("kurtosis", "skew", "variance", "consistency", "promoted_cos", "suppressed_cos"):
+            near(getattr(one, name), getattr(other, name), f"{name} of {key}")
+        near(ours.activation[n], theirs.activation[others[key]], f"activation of {key}")
 
 
 def test_bf16_is_chosen_when_fp32_does_not_fit(tmp_path, monkeypatch) -> None:

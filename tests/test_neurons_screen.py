@@ -12,6 +12,7 @@ from test_explore import HARMFUL, drawn, until, unwrapped
 from textual.app import App
 
 from stagescope import actions
+from stagescope.engine import fake_findings
 from stagescope.engine.fake import FakeEngine
 from stagescope.engine.protocol import Census, Failure, Load, ShowNeurons, TakeCensus
 from stagescope.engine.strongest import classes
@@ -132,6 +133,9 @@ async def test_what_runs_is_let_go_when_another_layer_is_wanted():
         engine.gates[ShowNeurons].set()
         await settled(pilot)
         assert set(screen.answers) == {show(11)}
+        late = fake_findings.neurons(engine.info, show(3), (), dict(engine.texts))
+        screen.receive(show(3), late)  # let go, and on its way already
+        assert screen.answers[show(3)] is late and set(screen.answers) == {show(11), show(3)}
 
 
 async def test_escape_cancels_r_goes_on_and_a_failure_is_told():

@@ -12,7 +12,7 @@ from textual.app import App
 
 from stagescope.engine import fake_findings
 from stagescope.engine.fake import FakeEngine
-from stagescope.engine.protocol import Failure, Load, MapStages, Texts
+from stagescope.engine.protocol import Failure, Load, MapStages, TakeEvidence, Texts
 from stagescope.screens import stages_panels, stages_words
 from stagescope.screens.asking import Chosen, Looked
 from stagescope.screens.stages import StagesScreen
@@ -21,8 +21,8 @@ from stagescope.screens.stages_words import Found
 PROMPT = "The Eiffel Tower is in"
 PROBE, STANDARD, OF_PROMPT = MapStages(if_known=True), MapStages(), MapStages(Texts((PROMPT,)))
 MISSING = Failure("missing", "the stages were not mapped.", "Map them first.")
-TITLES = ("KL, nats", "attention to the 5 before", "attention / MLP", "MLP norm", "lens KL, nats", "lens entropy, bits",
-          "written / stream", "neurons")  # fmt: skip
+TITLES = ("KL, nats", "attention to the 5 before", "attention / MLP", "MLP norm", "lens KL after, nats",
+          "lens entropy after, bits", "written / stream", "neurons")  # fmt: skip
 
 
 class Bench(App):
@@ -134,7 +134,7 @@ async def test_the_cursor_tells_every_number_and_opens_its_layer():
         await press(pilot, "right", "right", "right", "left")
         told = unwrapped(pilot.app)
         for words in ("layer 2, depth 0.18, stage not known", "drop 2: KL", "swap 2 3: KL", "near .", "with sink .",
-                      "attn/MLP 1.", "MLP norm", "sup/pre", "lens KL", "bits"):  # fmt: skip
+                      "attn/MLP 1.", "of means", "MLP norm", "sup/pre", "lens KL", "bits", "of x"):  # fmt: skip
             assert words in told
         await press(pilot, "G")
         assert "layer 11, depth 1.00, stage 4 · drop 11" in drawn(pilot.app) and "swap 11" not in drawn(pilot.app)
@@ -152,6 +152,29 @@ async def test_the_evidence_of_each_boundary():
         assert "feature engineering, where stage 2 begins: not visible" in drawn(pilot.app)
         await press(pilot, "v")
         assert "● drop" in drawn(pilot.app)
+
+
+async def test_the_evidence_shows_the_curves_of_the_rule_and_the_boundary():
+    async with running(size=(160, 50)) as (screen, pilot, _):
+        made = screen.here.map
+        signals = tuple(replace(made.stages[2].evidence[0], name=f"s{n}", title=f"title {n}") for n in range(4))
+        signals = (*signals[:3], replace(signals[3], agrees=False))
+        stages = (*made.stages[:2], replace(made.stages[2], evidence=signals), made.stages[3])
+        names, curves = ("near_attention", *(one.name for one in signals)), np.tile(made.curves, (5, 1))
+        screen.here.map = replace(made, stages=stages, signals=names, curves=curves)
+        await press(pilot, "v", "down", "G")
+        lines = drawn(pilot.app).splitlines()
+        assert sum(line.count("● agrees") for line in lines) == 3 and "title 3   ● does not agree" in drawn(pilot.app)
+        width = screen.picture.size.width // 2 - 1
+        edges = {line.index("┃") for line in lines if "┃" in line}
+        assert edges == {stages_panels.column(6 - 0.5, width, 12)}  # between layers 5 and 6
+        await pilot.resize_terminal(120, 40)  # as many as have room
+        await until(pilot, lambda: "3 of its 4 curves: a larger terminal" in drawn(pilot.app))
+        await until(pilot, lambda: "● agrees" in drawn(pilot.app) and "● does not agree" not in drawn(pilot.app))
+        await press(pilot, "up")  # not visible: no boundary
+        assert "● agrees" in drawn(pilot.app) and "┃" not in drawn(pilot.app)
+        await pilot.resize_terminal(80, 24)
+        await until(pilot, lambda: "● agrees" not in drawn(pilot.app) and "at 1 " in drawn(pilot.app))
 
 
 async def test_all_panels_where_they_fit_one_by_one_where_not():
@@ -194,6 +217,23 @@ async def test_ascii_is_ascii(size):
 # ------------------------------------------------------------------------------------ panels and words
 
 
+def test_a_layer_is_told_what_is_drawn_at_it():
+    """Of the lens what the layer says after it ran, never the embedding; of the ratio also what the rule reads."""
+    evidence = fake_findings.evidence(FakeEngine(12).info, TakeEvidence())
+    found = Found(evidence=evidence)
+    panels = {panel.title: panel.series for panel in stages_words.panels(found, 12)}
+    corrected = panels["lens KL after, nats"][0]
+    assert corrected.x.tolist() == list(range(12))
+    assert corrected.y[:, 0].tolist() == evidence.of("kl_final_nats")[1:, 0].tolist()
+    ratios, of_means = panels["attention / MLP"]
+    assert ratios.y[:, 0].tolist() == evidence.of("attn_mlp_ratio")[:, 0].tolist()
+    assert np.allclose(of_means.y[:, 0], evidence.of("attn_norm")[:, 0] / evidence.of("mlp_norm")[:, 0])
+    for layer in (0, 11):
+        told = " ".join(stages_words.point(found, layer, 12))
+        assert f"lens KL {stages_words.g.number(corrected.y[layer, 0])}," in told
+        assert f"of means {stages_words.g.number(of_means.y[layer, 0])}" in told
+
+
 @pytest.mark.parametrize(("n_layers", "width"), [(12, 79), (30, 79), (48, 159), (30, 39)])
 def test_the_rule_stands_where_plotext_draws_the_layer(n_layers, width):
     x = np.arange(n_layers, dtype=float)
@@ -215,9 +255,9 @@ def test_no_line_is_wider_than_the_screen_and_none_is_harmful(width):
     contents = [
         stages_words.table(found, 1, 30, width, glyphs),
         stages_words.rule_line(found, width, glyphs),
-        stages_words.text_line(Texts(), found, "x", width, glyphs),
-        stages_words.text_line(Texts(("\x07 prompt",)), Found(), "\x07 prompt" * 30, width, glyphs),
-        stages_words.evidence(found, 0, width, 12, False),
+        stages_words.text_line(Texts(), found, "x", "", width, glyphs),
+        stages_words.text_line(Texts(("\x07 prompt",)), Found(), "\x07 prompt" * 30, "drop 3", width, glyphs),
+        *stages_words.evidence(made, 0, width, False),
     ]
     for content in contents:
         for line in content.plain.split("\n"):

@@ -214,7 +214,7 @@ async def test_what_it_waits_for_is_told_and_the_footer_offers_what_can_be_done(
 async def test_a_sweep_that_begins_anew_takes_nothing_away():
     async with running() as (screen, pilot, _):
         whole = screen.sweep("drop")
-        screen.receive(replace(whole, done=np.arange(12) < 3))
+        screen.receive(screen.wanted(), replace(whole, done=np.arange(12) < 3))
         assert screen.sweep("drop") is whole
 
 

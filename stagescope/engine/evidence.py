@@ -173,7 +173,9 @@ def take(
         before = after
     if not totals.documents:
         raise out_of_memory(info.device)
-    answer = replace(totals.whole(source), n_skipped=n_skipped, skipped=tuple(skipped), n_cut=n_cut)
+    for answer in totals.whole(source):
+        yield progress(STAGE, began, 1.0)
+    answer = replace(answer, n_skipped=n_skipped, skipped=tuple(skipped), n_cut=n_cut)
     if what and load.cache and fits:  # another time there may be more memory
         cache.put(_key(request, what, info, info.dtype, info.device.split(":")[0]), answer)
     yield answer

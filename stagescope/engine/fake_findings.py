@@ -23,9 +23,8 @@ from stagescope.engine.protocol import (
     TakeLens,
     Texts,
 )
+from stagescope.engine.stages import STAGES
 from stagescope.engine.tokens import Token
-
-STAGES = ("detokenization", "feature engineering", "prediction ensembling", "residual sharpening")
 
 
 def source(texts: Texts) -> str:

@@ -131,7 +131,8 @@ def _offset(net: Network) -> Tensor | None:
     """What the v1 lens leaves out, W_U beta + b_U [V]: what is made of x = 0. None where that is zero.
 
     The standard lens is W_U (gain (x - mean) / sigma_l + beta) + b_U, the v1 lens W_U gain (x - mean) / sigma_L. So the
-    second is (the first - offset) sigma_l / sigma_L, at no product of its own.
+    second is (the first - offset) sigma_l / sigma_L, at no product of its own. In bf16 both routes are as far from fp32:
+    entropies by 0.012 bits on average and 0.11 at most here, by 0.010 and 0.11 with a product (default model).
     """
     zero = torch.zeros(1, 1, net.d_model, device=net.device, dtype=net.dtype)
     offset = blocks.unembed(net, blocks.final_norm(net, zero))

@@ -8,7 +8,7 @@ stand beside the means, for KL has a heavy tail.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -113,22 +113,60 @@ def interval(sums: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, np.ndarr
 
     NaN where fewer than two documents have a value.
     """
-    n, *shape = sums.shape
+    shape = sums.shape[1:]
     low, high = np.full(shape, np.nan), np.full(shape, np.nan)
     enough = (counts > 0).sum(0) >= 2
     if not enough.any():
         return low, high
-    sums, counts = sums[:, enough], counts[:, enough].astype(np.float64)
-    rng = np.random.default_rng(BOOTSTRAP_SEED)
-    at_once = max(1, DRAWN_AT_ONCE // n)
-    means = []
-    for first in range(0, RESAMPLES, at_once):
-        drawn = rng.integers(n, size=(min(at_once, RESAMPLES - first), n))
-        times = np.stack([np.bincount(row, minlength=n) for row in drawn]).astype(np.float64)
-        means.append(ratio(times @ sums, times @ counts))
     # A row that has values in few documents may have none in a resample, which then says nothing.
-    low[enough], high[enough] = np.nanpercentile(np.concatenate(means), PERCENTILES, axis=0)
+    low[enough], high[enough] = np.nanpercentile(resampled(sums[:, enough], counts[:, enough]), PERCENTILES, axis=0)
     return low, high
+
+
+def resampled(sums: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """Pooled means [RESAMPLES, ...] over D documents drawn anew, given their sums and counts [D, ...].
+
+    Of the same documents at every call, so that what is computed from several of them is of one resample. NaN where no
+    document drawn has a value. 31 columns of 10,000 documents take 50 ms once they are drawn.
+    """
+    n, *shape = sums.shape
+    sums, counts = sums.reshape(n, -1), counts.reshape(n, -1)
+    # Layers, depths and rows of a sweep are over the same tokens, mostly: neighbours that are alike are summed once.
+    new = np.append(True, (counts[:, 1:] != counts[:, :-1]).any(0))[: counts.shape[1]]
+    counts, column = counts[:, new].astype(np.float64), np.cumsum(new) - 1
+    times, at_once = drawn(n), max(1, DRAWN_AT_ONCE // n)
+    parts = (times[first : first + at_once].astype(np.float64) for first in range(0, RESAMPLES, at_once))
+    return np.concatenate([ratio(part @ sums, (part @ counts)[:, column]) for part in parts]).reshape(-1, *shape)
+
+
+_drawn: dict[int, np.ndarray] = {}  # n -> what `drawing` gave: of the last two, as of a sweep and of its evidence
+
+
+def drawing(n: int) -> Generator[None, None, np.ndarray]:
+    """How often each of n documents is in each resample, [RESAMPLES, n] uint8: the same for the same n. Kept, for 10,000
+    documents take 0.5 s and 10 MB; it gives control back every 50 ms."""
+    if n not in _drawn:
+        rng, at_once = np.random.default_rng(BOOTSTRAP_SEED), max(1, DRAWN_AT_ONCE // n)
+        times = np.empty((RESAMPLES, n), np.uint8)  # once on average; 256 times has a chance of 1e-507
+        for row in range(RESAMPLES):
+            times[row] = np.bincount(rng.integers(n, size=n), minlength=n)
+            if row % at_once == at_once - 1:
+                yield
+        times.flags.writeable = False
+        while len(_drawn) > 1:
+            del _drawn[next(iter(_drawn))]
+        _drawn[n] = times
+    return _drawn[n]
+
+
+def drawn(n: int) -> np.ndarray:
+    """`drawing`, all at once."""
+    steps = drawing(n)
+    while True:
+        try:
+            next(steps)
+        except StopIteration as ended:
+            return ended.value
 
 
 # ------------------------------------------------------------------------------------------- several prompts

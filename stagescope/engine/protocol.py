@@ -393,7 +393,7 @@ class Evidence:
     lenses: tuple[str, ...]
     summary: np.ndarray  # [M, N, 4] mean, median, low and high end of the mean's 95 % interval; row L is NaN OF_LAYERS
     sums: np.ndarray  # [D, M, N] float64: of each document, for drawing documents anew
-    counts: np.ndarray  # [D, M, N] float64: what each sum is divided by
+    counts: np.ndarray  # [D, M, N] what each sum is divided by: float32 up to 2^24, else float64
     head_prev: np.ndarray  # [L, H, K] mean of A[h, q, q-j] over all queries q and j = 1..k that exist
     head_no_sink: np.ndarray  # [L, H, K] the same over queries q > k, so that key 0 is never among them
     head_sink: np.ndarray  # [L, H] mean weight on key 0

@@ -66,6 +66,7 @@ class Asking(Frame):
         self.stopped: set[Request] = set()  # cancelled or failed: only `r` runs them again
         self.failure, self.dead, self.restart = "", False, False  # dead: the engine ended
         self.drawing = None  # a timer
+        self.moved = False  # a drawing is due after the keys
         self.small, self.header = Line("small"), Line("header")
         self.status, self.footer = Line("status"), Line("footer")
 
@@ -82,8 +83,8 @@ class Asking(Frame):
         """Whether all of its answer is there."""
         raise NotImplementedError
 
-    def receive(self, reply: Reply) -> None:
-        """Keep what came."""
+    def receive(self, request: Request, reply: Reply) -> None:
+        """Keep what came in answer to a request, which may not be wanted any more."""
         raise NotImplementedError
 
     def rest_of(self, request: Request) -> Request:
@@ -116,7 +117,7 @@ class Asking(Frame):
                         case Failure():
                             self._failed(request, reply)
                         case _:
-                            self.receive(reply)
+                            self.receive(request, reply)
                             self.draw_soon()
         finally:
             if self.running is request:
@@ -167,11 +168,17 @@ class Asking(Frame):
         if self.drawing is None:
             self.drawing = self.set_timer(SOON, self.draw)
 
+    def draw_after_keys(self) -> None:
+        """When the keys that came already have been acted on: three panels take longer than a held key repeats."""
+        if not self.moved:
+            self.moved = True
+            self.call_later(self.draw)
+
     def drawn(self) -> None:
         """At the start of `draw`: what was due is done."""
         if self.drawing is not None:
             self.drawing.stop()
-        self.drawing = None
+        self.drawing, self.moved = None, False
 
     def draw_status(self) -> None:
         """The lines that change while nothing else does."""

@@ -14,7 +14,7 @@ from textual import on
 from textual.app import ComposeResult
 
 from stagescope import actions
-from stagescope.engine.protocol import OFFSETS, Evidence, Reply, TakeEvidence, Texts
+from stagescope.engine.protocol import OFFSETS, Evidence, TakeEvidence, Texts
 from stagescope.evidence_report import n_measured, over_words
 from stagescope.screens import attention_words
 from stagescope.screens.asking import Asking, Chosen, Looked
@@ -48,7 +48,6 @@ class AttentionScreen(Asking):
         self.at_layer, self.at_head = (int(off[1]) if off else 0), 0
         # what is known
         self.found: dict[Texts, Evidence] = {}
-        self.moved = False  # a drawing is due after the keys
 
         self.text_line, self.views, self.detail = Line("text"), Line("views"), Line("detail")
         self.panels = {name: Picture(name) for name in PANELS}
@@ -67,11 +66,11 @@ class AttentionScreen(Asking):
         evidence = self.found.get(request.texts)
         return evidence is not None and evidence.complete
 
-    def receive(self, reply: Reply) -> None:
+    def receive(self, request: TakeEvidence, reply: Evidence) -> None:
         """Keep it, unless it was begun anew and knows less than what is there."""
-        known = self.found.get(self.texts)
+        known = self.found.get(request.texts)
         if known is None or _extent(known) <= _extent(reply):
-            self.found[self.texts] = reply
+            self.found[request.texts] = reply
 
     @property
     def evidence(self) -> Evidence | None:
@@ -175,16 +174,9 @@ class AttentionScreen(Asking):
     def _all_fit(self) -> bool:
         return self.size.height - AROUND - self.detail_lines >= len(VIEWS[self.view]) * PANEL
 
-    def draw_after_keys(self) -> None:
-        """When the keys that came already have been acted on."""
-        if not self.moved:
-            self.moved = True
-            self.call_later(self.draw)
-
     def draw(self) -> None:
         """Everything, from what is known now."""
         self.drawn()
-        self.moved = False
         self._draw_lines()
         room, evidence = not self.has_class("-small"), self.evidence
         self.heads.display = room and self.view == "heads"
@@ -205,6 +197,8 @@ class AttentionScreen(Asking):
         """The lines about what is looked at."""
         width, evidence, glyphs = self.size.width, self.evidence, self.glyphs
         told = over_words(evidence) if evidence and evidence.tokens_scored else ""
+        if edit := self.looked.schedule:
+            told = f"the baseline, not {edit}" + f" {glyphs.zero} {told}" * bool(told)
         if self.texts.prompts:
             line = attention_words.text_line("prompt", self.looked.prompt, told, width, glyphs)
         else:

@@ -21,7 +21,6 @@ from stagescope.engine.protocol import (
     Failure,
     FindToken,
     LensCurves,
-    Reply,
     TakeLens,
 )
 from stagescope.engine.tokens import Token
@@ -61,7 +60,6 @@ class LensScreen(Asking):
         # what is known
         self.found: dict[tuple[int, tuple[int, ...]], LensCurves] = {}  # (position, followed) -> curves
         self.latest: LensCurves | None = None
-        self.moved = False  # a drawing is due after the keys
 
         self.tokens = TokenStrip(ascii_only=looked.ascii_only, id="tokens")
         self.views, self.arrivals, self.detail = Line("views"), Line("arrivals"), Line("detail")
@@ -88,7 +86,7 @@ class LensScreen(Asking):
     def is_known(self, request: TakeLens) -> bool:
         return (request.position, request.tokens) in self.found
 
-    def receive(self, reply: Reply) -> None:
+    def receive(self, request: TakeLens, reply: LensCurves) -> None:
         """Keep it; what it says of the output's top token or of the position may be asked for next."""
         if self.latest is None and self.position % len(reply.tokens) == reply.position:
             self.position = reply.position
@@ -253,16 +251,9 @@ class LensScreen(Asking):
     def detail_lines(self) -> int:
         return 2 if self.size.width >= ONE_LINE or len(self.followed) < 2 else 3
 
-    def draw_after_keys(self) -> None:
-        """When the keys that came already have been acted on."""
-        if not self.moved:
-            self.moved = True
-            self.call_later(self.draw)
-
     def draw(self) -> None:
         """Everything, from what is known now. While another token's numbers are on their way its predecessor's stand."""
         self.drawn()
-        self.moved = False
         curves, view, room = self.curves, self.view, not self.has_class("-small")
         self._draw_lines(curves, view)
         self.grid.styles.grid_size_columns = min(self.columns, len(view))

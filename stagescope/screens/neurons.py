@@ -61,7 +61,6 @@ class NeuronsScreen(Asking):
         self.census: Census | None = looked.census
         self.answers: dict[ShowNeurons, Neurons] = {}
         self.drawn_layers, self.drawn_rows = range(0), range(0)  # which lines stand in the panes
-        self.moved = False  # a drawing is due after the keys
         self.pause = None  # a timer: the cursor moved and what it is on now is not asked for yet
 
         self.about, self.detail = Line("about"), Line("detail")
@@ -80,11 +79,11 @@ class NeuronsScreen(Asking):
     def is_known(self, request: Request) -> bool:
         return self.census is not None if isinstance(request, TakeCensus) else request in self.answers
 
-    def receive(self, reply: Census | Neurons) -> None:
+    def receive(self, request: Request, reply: Census | Neurons) -> None:
         if isinstance(reply, Census):
             self.census = reply
         else:
-            self.answers[self.running] = reply
+            self.answers[request] = reply
 
     async def _ask(self, request: Request) -> None:
         await super()._ask(request)
@@ -231,16 +230,9 @@ class NeuronsScreen(Asking):
 
     # ------------------------------------------------------------------------------------------ drawing
 
-    def draw_after_keys(self) -> None:
-        """When the keys that came already have been acted on."""
-        if not self.moved:
-            self.moved = True
-            self.call_later(self.draw)
-
     def draw(self) -> None:
         """Everything, from what is known now."""
         self.drawn()
-        self.moved = False
         width = self.size.width
         self.about.show(neurons_words.about(self.census, self.info, width, self.glyphs))
         self.detail.show(self._told())

@@ -192,15 +192,16 @@ def neuron_told(
     """What it is, and what it does on the prompt.
 
     12.345 prediction · kurtosis 61.2 · skew +5.10 · variance .012
-    fires negative 0.87, told as -w_out · here 1.23 at 9 ·city · most 4.50 at 4 ·Tower
+    mean activation negative (|E a| / E|a| 0.87): told as -w_out, activations turned too · here 1.23 at 9 ·city · most 4.50 at 4 ·Tower
     """
     facts = [f"{row.layer}.{row.index} {row.kind}" + (" candidate" if row.kind == "partition" else "")]
     facts += [f"kurtosis {row.kurtosis:.1f}", f"skew {row.skew:+.2f}", f"variance {g.number(row.variance)}"]
     does = []
     if census.orientation == "corpus":
         sign = int(census.sign[row.layer, row.index])
-        words = {1: "fires positive", 0: "fires either way", -1: "fires negative"}[sign]
-        does.append(f"{words} {_share(row.consistency)}" + (", told as -w_out" if sign < 0 else ""))
+        words = {1: "positive", 0: "of either sign", -1: "negative"}[sign]
+        turned = ": told as -w_out, activations turned too" if sign < 0 else ""
+        does.append(f"mean activation {words} (|E a| / E|a| {_share(row.consistency)}){turned}")
     if strongest.tokens:
         for word, position in (("here", at), ("most", most_active(activation))):
             token = visible(strongest.tokens[position].text, glyphs.ascii_only)

@@ -1,4 +1,5 @@
-"""The stages screen: the four stages of a model, every curve they rest on, and what each says of a boundary.
+"""The stages screen: the four stages of a model, the curves of the paper's figures, and the evidence for a boundary:
+what each curve of the rule says of it, and that curve.
 
 Over the standard text if its map is known, else over the prompt at hand; `c` goes from one to the other. What comes in
 is shown as it comes: the sweep, the plain runs, the census, last the map.
@@ -13,16 +14,16 @@ from textual.app import ComposeResult
 
 from stagescope import actions, stages_report
 from stagescope.engine.protocol import Census, CorpusSweep, Evidence, Failure, MapStages, Reply, StageMap, Texts
+from stagescope.engine.stages import STAGES
 from stagescope.screens import stages_words
 from stagescope.screens.asking import Asking, Chosen, Looked
-from stagescope.screens.stages_words import Found
+from stagescope.screens.stages_words import PANEL, Found, Panel
 from stagescope.screens.sweep_words import wrapped
 from stagescope.screens.widgets.line import Line
 from stagescope.screens.widgets.picture import Picture
 
 STANDARD = Texts()
-PANEL = (38, 9)  # cells and lines that a panel needs among others
-DETAIL = {False: 3, True: 2}  # lines, on a terminal of less than WIDE cells or of more
+DETAIL = {False: 4, True: 2}  # lines, on a terminal of less than WIDE cells or of more
 WIDE = 120
 
 
@@ -47,8 +48,7 @@ class StagesScreen(Asking):
         self.of_evidence = False
         # what is known
         self.found = {texts: Found(census=looked.census) for texts in (STANDARD, self.prompt_texts)}
-        self.plots: dict[tuple[Texts, int, int, int], list[Text]] = {}  # panels of one size, without the cursor
-        self.moved = False  # a drawing is due after the keys
+        self.plots: dict[tuple, list[Text]] = {}  # panels of one text and size, without the cursor
 
         self.text_line, self.table, self.detail = Line("text"), Line("table"), Line("detail")
         self.rule, self.picture = Line("rule"), Picture("picture")
@@ -79,10 +79,8 @@ class StagesScreen(Asking):
     def is_known(self, request: MapStages) -> bool:
         return not request.if_known and self.found[request.texts].whole
 
-    def receive(self, reply: Reply) -> None:
-        if self.running is None:  # let go a moment ago
-            return
-        found = self.found[self.running.texts]
+    def receive(self, request: MapStages, reply: Reply) -> None:
+        found = self.found[request.texts]
         match reply:
             case CorpusSweep():
                 found.sweep = reply
@@ -123,7 +121,7 @@ class StagesScreen(Asking):
 
     def _move(self, layer: int) -> None:
         self.at_layer = min(max(layer, 0), self.info.n_layers - 1)
-        self._draw_after_keys()
+        self.draw_after_keys()
 
     def action_up(self) -> None:
         self._step(-1)
@@ -134,10 +132,10 @@ class StagesScreen(Asking):
     def _step(self, by: int) -> None:
         """To the next boundary in the view of the evidence, else to the next panel."""
         if self.of_evidence:
-            self.chosen = (self.chosen + by) % len(stages_words.NAMES)
+            self.chosen = (self.chosen + by) % len(STAGES)
         else:
             self.first = (self.first + by) % len(self._panels())
-        self._draw_after_keys()
+        self.draw_after_keys()
 
     def action_view(self) -> None:
         self.of_evidence = not self.of_evidence
@@ -163,26 +161,18 @@ class StagesScreen(Asking):
         """A click on a panel moves the cursor to the nearest layer."""
         from stagescope.screens import stages_panels  # brings plotext, which is there by now
 
-        columns, _ = self._grid() or (1, 1)
-        share = event.picture.size.width // columns
+        share = event.picture.size.width // (self._grid() or (1, 1))[0]
         if not self.of_evidence and share > PANEL[0] // 2:
             self._move(stages_panels.layer_at(event.x % share, share - 1, self.info.n_layers))
 
     # ---------------------------------------------------------------------------------------------- drawing
 
-    def _draw_after_keys(self) -> None:
-        """When the keys that came already have been acted on."""
-        if not self.moved:
-            self.moved = True
-            self.call_later(self.draw)
-
     def draw(self) -> None:
         """Everything, from what is known now."""
         self.drawn()
-        self.moved = False
         width, glyphs, found, n = self.size.width, self.glyphs, self.here, self.info.n_layers
         chosen = self.chosen if self.of_evidence else found.map.stage_of(self.at_layer) if found.map else None
-        self.text_line.show(stages_words.text_line(self.texts, found, self.looked.prompt, width, glyphs))
+        self.text_line.show(stages_words.text_line(self.texts, found, self.looked.prompt, self.looked.schedule, width, glyphs))
         self.table.show(stages_words.table(found, chosen, n, width, glyphs))
         room = not self.has_class("-small")
         self.picture.display = room
@@ -194,43 +184,53 @@ class StagesScreen(Asking):
         self.draw_status()
 
     def _evidence(self, width: int, height: int) -> Text:
-        return stages_words.evidence(self.here, self.chosen, width, height, self.ascii_only)
+        """What is said of a boundary; below it, where there is room, the curves that say it."""
+        map = self.here.map
+        lines = stages_words.evidence(map, self.chosen, width, self.ascii_only)
+        panels, room = stages_words.signals(map, self.chosen) if map else [], height - len(lines) - 1
+        some = range(len(panels), 0, -1)
+        if fits := next((shape for n in some if (shape := stages_words.grid(n, width, room))), None):
+            there = panels[: fits[0] * fits[1]]
+            less = f"{len(there)} of its {len(panels)} curves: a larger terminal has room for all"
+            lines.append(Text(less if len(there) < len(panels) else "", "dim"))
+            lines += self._drawn(there, *fits, width, room, stages_words.edge(map, self.chosen))
+        return Text("\n", no_wrap=True).join(lines[:height])
 
-    def _panels(self) -> list[stages_words.Panel]:
+    def _curves(self, width: int, height: int) -> Text:
+        """All panels side by side, or the one looked at."""
+        panels, shape = self._panels(), self._grid()
+        if shape is None:
+            one = panels[self.first]
+            panels = [one._replace(title=f"{one.title}   {self.first + 1} of {len(panels)}")]
+        return Text("\n", no_wrap=True).join(self._drawn(panels, *(shape or (1, 1)), width, height))
+
+    def _panels(self) -> list[Panel]:
         return stages_words.panels(self.here, self.info.n_layers)
 
     def _grid(self) -> tuple[int, int] | None:
-        """Columns and rows in which all panels fit, as wide as they can be; None: one at a time."""
-        width, height = self.picture.size
-        count = len(self._panels())
-        for columns in range(1, count + 1):
-            rows = -(-count // columns)
-            if width // columns >= PANEL[0] and height // rows >= PANEL[1]:
-                return columns, rows
-        return None
+        """Columns and rows of all panels; None: one at a time."""
+        return stages_words.grid(len(self._panels()), *self.picture.size)
 
     def _is_single(self) -> bool:
         """Whether up and down lead anywhere."""
         return self.of_evidence or self._grid() is None
 
-    def _curves(self, width: int, height: int) -> Text:
-        """All panels side by side, or the one looked at: plotted once for each size, the cursor drawn over them."""
+    def _drawn(
+        self, panels: list[Panel], columns: int, rows: int, width: int, height: int, edge: int | None = None
+    ) -> list[Text]:
+        """Plotted once for each size, the cursor and the boundary drawn over them."""
         from stagescope.screens import stages_panels  # brings plotext: 0.3 s, once
 
-        panels, grid = self._panels(), self._grid()
-        columns, rows = grid or (1, 1)
         wide, high = width // columns - 1, height // rows
         n, band = self.info.n_layers, stages_report.band(self.here.map, self.info.n_layers, self.ascii_only)
+        floor = self.info.noise_kl if self.info.noise_kl > 0 else 1e-6
         drawn = []
-        for index in range(len(panels)) if grid else [self.first]:
-            key = (self.texts, index, wide, high)
+        for panel in panels:
+            key = (self.texts, panel.title, tuple(one.name for one in panel.series), wide, high)
             if key not in self.plots:
-                title = panels[index].title if grid else f"{panels[index].title}   {index + 1} of {len(panels)}"
-                floor = self.info.noise_kl if self.info.noise_kl > 0 else 1e-6
-                panel = panels[index]._replace(title=title)
                 self.plots[key] = stages_panels.plotted(panel, wide, high, n, floor, self.ascii_only)
-            drawn.append(stages_panels.finished(self.plots[key], band, self.at_layer, wide, self.ascii_only))
-        return stages_panels.beside(drawn, columns, width, height)
+            drawn.append(stages_panels.finished(self.plots[key], band, self.at_layer, edge, wide, self.ascii_only))
+        return stages_panels.beside(drawn, columns, width)
 
     # ------------------------------------------------------------------------------------------- the status
 

@@ -41,11 +41,19 @@ def layer_at(x: int, width: int, n_layers: int) -> int:
     return min(max(layer, 0), n_layers - 1)
 
 
-def finished(lines: Sequence[Text], band: str, cursor: int, width: int, ascii_only: bool) -> list[Text]:
-    """The lines of a panel with an upright rule at the cursor's layer, where nothing is drawn, and the stages below."""
-    at, rule = column(cursor, width, len(band)), ":" if ascii_only else "┊"
-    upright = [_ruled(line, at, rule) if 0 < y < len(lines) - 2 else line for y, line in enumerate(lines)]
-    return [*upright, band_line(band, cursor, width)]
+def finished(
+    lines: Sequence[Text], band: str, cursor: int, edge: int | None, width: int, ascii_only: bool
+) -> list[Text]:
+    """The lines of a panel with upright rules, where nothing is drawn, and the stages below.
+
+    The cursor's rule stands at its layer, that of a boundary between the layers before and from `edge` on.
+    """
+    rules = [(cursor, ":" if ascii_only else "┊")]
+    rules += [] if edge is None else [(edge - 0.5, "|" if ascii_only else "┃")]
+    for layer, rule in rules:
+        at = column(layer, width, len(band))
+        lines = [_ruled(line, at, rule) if 0 < y < len(lines) - 2 else line for y, line in enumerate(lines)]
+    return [*lines, band_line(band, cursor, width)]
 
 
 def _ruled(line: Text, at: int, rule: str) -> Text:
@@ -65,8 +73,8 @@ def band_line(band: str, cursor: int, width: int) -> Text:
     return line
 
 
-def beside(panels: Sequence[Sequence[Text]], columns: int, width: int, height: int) -> Text:
-    """Panels of equal size in rows of `columns`: exactly `height` lines."""
+def beside(panels: Sequence[Sequence[Text]], columns: int, width: int) -> list[Text]:
+    """Panels of equal size in rows of `columns`."""
     share, lines = width // columns, []
     for start in range(0, len(panels), columns):
         for row in zip(*panels[start : start + columns], strict=True):
@@ -74,5 +82,4 @@ def beside(panels: Sequence[Sequence[Text]], columns: int, width: int, height: i
             for part in row:
                 whole.append_text(part[: share - 1]).append(" " * max(share - len(part.plain[: share - 1]), 0))
             lines.append(whole)
-    lines = [*lines[:height], *[Text()] * (height - len(lines))]
-    return Text("\n", no_wrap=True).join(lines)
+    return lines

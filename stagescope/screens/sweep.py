@@ -64,7 +64,6 @@ class SweepScreen(SweepKeys):
         # what is known
         self.sweeps: dict[tuple[str, str], Sweep] = {}  # (prompt, kind) -> the last
         self.medians: dict[str, Sweep] = {}  # kind -> median_sweep of all prompts; made when it is drawn
-        self.moved = False  # a drawing is due after the keys
 
         self.prompt_line, self.views, self.detail = Line("prompt"), Line("views"), Line("detail")
         self.panels = {measure: Picture(measure) for measure in MEASURES}
@@ -166,7 +165,7 @@ class SweepScreen(SweepKeys):
     def rest_of(self, request: TakeSweep) -> TakeSweep:
         return replace(request, prompts=self.unswept(request))
 
-    def receive(self, sweep: Sweep) -> None:
+    def receive(self, request: TakeSweep, sweep: Sweep) -> None:
         """Keep it, unless it was begun anew and knows less than what is there."""
         before = self.sweeps.get((sweep.prompt, sweep.kind))
         if before is None or before.done.sum() <= sweep.done.sum():
@@ -175,16 +174,9 @@ class SweepScreen(SweepKeys):
 
     # ----------------------------------------------------------------------------------------------- drawing
 
-    def draw_after_keys(self) -> None:
-        """When the keys that came already have been acted on: three panels take longer than a held key repeats."""
-        if not self.moved:
-            self.moved = True
-            self.call_later(self.draw)
-
     def draw(self) -> None:
         """Everything, from what is known now."""
         self.drawn()
-        self.moved = False
         self.draw_text()
         room, traced = not self.has_class("-small"), self.view == "trace"
         self.trace.display = room and traced
