@@ -296,7 +296,7 @@ class LocalEngine:
         """The census, if it was taken before; works before the weights are loaded."""
         if self.census is None and self.certain and self.request.cache:
             return question.recalled_census(self.info)
-        return self.census
+        return self.census and replace(self.census, cached=True)
 
     def _census(self, request: TakeCensus) -> Iterator[Reply]:
         if found := self.cached_census():
@@ -309,8 +309,8 @@ class LocalEngine:
             yield from self.measure_averages()
         for reply in neurons.census(self.net, self.info, self.averages):
             self.checkpoint()
-            if self.census is not None:  # another request took it meanwhile
-                yield self.census
+            if found := self.census and self.cached_census():  # another request took it meanwhile
+                yield found
                 return
             if isinstance(reply, Census):
                 self.census = reply

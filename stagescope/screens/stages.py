@@ -96,6 +96,7 @@ class StagesScreen(Asking):
         await super()._ask(request)
         if request.if_known and self.over is None and request not in self.stopped and not self.dead:
             self.over = self.prompt_texts if self.found[STANDARD].map is None else STANDARD
+            self.draw()
             self.call_later(self.go_on)  # which lets go of what runs in this group of workers
 
     def _failed(self, request: MapStages, reply: Failure) -> None:
@@ -172,7 +173,8 @@ class StagesScreen(Asking):
         self.drawn()
         width, glyphs, found, n = self.size.width, self.glyphs, self.here, self.info.n_layers
         chosen = self.chosen if self.of_evidence else found.map.stage_of(self.at_layer) if found.map else None
-        self.text_line.show(stages_words.text_line(self.texts, found, self.looked.prompt, self.looked.schedule, width, glyphs))
+        prompt, schedule = self.looked.prompt, self.looked.schedule
+        self.text_line.show(stages_words.text_line(self.texts, found, prompt, schedule, width, glyphs))
         self.table.show(stages_words.table(found, chosen, n, width, glyphs))
         room = not self.has_class("-small")
         self.picture.display = room
