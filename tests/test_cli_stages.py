@@ -128,3 +128,26 @@ def test_a_text_that_is_not_there(stagescope) -> None:
     for command in ("attention", "stages", "paper"):
         result = stagescope(command, "--corpus", "no such file", "--json")
         assert result.code == 3 and not result.out and "no such file" in result.err
+
+
+def test_a_map_of_a_text_that_changed_meanwhile_is_not_kept(stagescope, tmp_path, monkeypatch) -> None:
+    """Its parts are of two texts; the next time it is measured anew."""
+    from stagescope.engine import cache, neurons
+    from stagescope.engine.protocol import StageMap
+
+    text, kept, census = tmp_path / "text", [], neurons.census
+    text.write_text(f"{PROMPT}\n{OTHER}\n" * 10)
+    put = cache.put
+    monkeypatch.setattr(cache, "put", lambda name, message: (kept.append(type(message)), put(name, message))[1])
+
+    def changed(*asked):
+        text.write_text(OTHER * 3)
+        yield from census(*asked)
+
+    monkeypatch.setattr(neurons, "census", changed)
+    words = ("stages", "--corpus", str(text), "--tokens", "40", "--bos", "t", "--json")
+    parsed(stagescope(*words))
+    assert kept and StageMap not in kept
+    monkeypatch.setattr(neurons, "census", census)
+    parsed(stagescope(*words))
+    assert kept[-1] is StageMap

@@ -33,6 +33,7 @@ from stagescope.engine.protocol import (
     TakeEvidence,
     TakeLens,
     TakeSweep,
+    Texts,
 )
 
 if TYPE_CHECKING:
@@ -65,10 +66,11 @@ def known(
 
 
 def take_evidence(engine: LocalEngine, request: TakeEvidence) -> Iterator[Progress | Evidence]:
-    if found := known(engine, request):
-        yield found
-        return
-    engine.need_weights()
+    if engine.net is None:  # else evidence.take looks into the cache itself
+        if found := known(engine, request):
+            yield found
+            return
+        engine.need_weights()
     for reply in evidence.take(engine.net, engine.info, engine.request, request, engine.tokenizer):
         engine.checkpoint()
         yield reply
@@ -131,8 +133,6 @@ def map_stages(engine: LocalEngine, request: MapStages) -> Iterator[Reply]:
     from stagescope.engine import stages
 
     texts = request.texts
-    device = engine.info.device.split(":")[0]
-    name = _map_key(engine, request, engine.info.dtype, device)  # a file may change meanwhile
     for reply in _part(0, _swept(engine.answer, request)):
         if isinstance(reply, CorpusSweep):
             sweep = reply
@@ -146,10 +146,16 @@ def map_stages(engine: LocalEngine, request: MapStages) -> Iterator[Reply]:
             census = reply
         yield reply
     made = stages.stage_map(sweep, evidence_, census)
-    is_whole = not any("do not fit" in why for why in (*sweep.skipped, *evidence_.skipped))
-    if engine.request.cache and name and is_whole and name == _map_key(engine, request, engine.info.dtype, device):
-        cache.put(name, made)
+    if _parts_are_kept(engine, texts):
+        cache.put(_map_key(engine, request, engine.info.dtype, engine.info.device.split(":")[0]), made)
     yield made
+
+
+def _parts_are_kept(engine: LocalEngine, texts: Texts) -> bool:
+    """Not of standard input, nor of a file that changed meanwhile, nor where some document did not fit into memory."""
+    if known(engine, TakeEvidence(texts)) is None:
+        return False
+    return bool(texts.prompts) or engine.cached_corpus(_sweep_of(texts)) is not None
 
 
 def _part(number: int, replies: Iterator[Reply]) -> Iterator[Reply]:
@@ -162,7 +168,7 @@ def _swept(answer: Callable[[Request], Iterator[Reply]], request: MapStages) -> 
     """Drops and swaps over the texts, pooled."""
     texts = request.texts
     if not texts.prompts:
-        yield from answer(SweepCorpus(texts.file or "", tokens=texts.tokens, window=texts.window))
+        yield from answer(_sweep_of(texts))
         return
     latest: dict[tuple[str, str], Sweep] = {}
     asked = TakeSweep(texts.prompts)
@@ -172,6 +178,10 @@ def _swept(answer: Callable[[Request], Iterator[Reply]], request: MapStages) -> 
         else:
             yield reply
     yield over_prompts([latest[prompt, kind] for prompt in texts.prompts for kind in asked.kinds])
+
+
+def _sweep_of(texts: Texts) -> SweepCorpus:
+    return SweepCorpus(texts.file or "", tokens=texts.tokens, window=texts.window)
 
 
 def _recalled_map(engine: LocalEngine, request: MapStages) -> StageMap | None:
