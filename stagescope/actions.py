@@ -27,7 +27,10 @@ class Action:
 EDIT, MOVE, LOOK = "Edit the layer under the cursor", "Move", "Look"
 ASK, PROGRAM = "Prompt and schedule", "Program"
 # The screens beside the stack, as the help calls them.
-BESIDE = {"sweep": "Sweep", "lens": "Lens", "attention": "Attention", "neurons": "Neurons", "stages": "Stages"}
+BESIDE = {
+    "sweep": "Sweep", "lens": "Lens", "attention": "Attention", "neurons": "Neurons", "stages": "Stages",
+    "attribution": "Attribution", "heads": "Heads", "probe": "Probe", "similarity": "Similarity",
+}  # fmt: skip
 
 _TABLE = {  # place -> rows of (name, keys, label, help, group, footer)
     "explore": (
@@ -61,6 +64,11 @@ _TABLE = {  # place -> rows of (name, keys, label, help, group, footer)
         ("attention", "A", "near", "Attention to near tokens, by layer and head.", LOOK, 0),
         ("neurons", "n", "neurons", "The strongest prediction and suppression neurons, and what they write.", LOOK, 0),
         ("stages", "e", "stages", "The four stages: their boundaries, and every curve they rest on.", LOOK, 4),
+        ("attribution", "D", "direct", "What each sublayer adds to the token's logit; under an edit, what repairs it.", LOOK, 0),
+        ("column", "c", "column", "Bars of attention and MLP: their norms, or what they add to the token's logit.", LOOK, 0),
+        ("heads", "H", "heads", "Heads that join the pieces of words; one head's pattern on the prompt.", LOOK, 0),
+        ("probe", "P", "probe", "Can single neurons tell that the next token ends in -ing?", LOOK, 0),
+        ("similarity", "B", "alike", "How alike the layers are: block influence, angular distance, CKA.", LOOK, 0),
         ("pin", "p", "pin", "Pin the prompt to the deck; again: take it off.", ASK, 0),
         ("deck_back", "[ ctrl+left", "deck back", "Go to the pinned prompt before.", ASK, 0),
         ("deck_forward", "] ctrl+right", "deck on", "Go to the next pinned prompt.", ASK, 0),
@@ -147,6 +155,42 @@ _TABLE = {  # place -> rows of (name, keys, label, help, group, footer)
         ("open", "enter", "drop it", "Drop the layer under the cursor, in the stack.", LOOK, 4),
         ("view", "v", "evidence", "What each curve of the rule says of a boundary; again: the paper's.", LOOK, 2),
         ("text", "c", "text", "Measure over the standard text (minutes on a CPU); again: over the prompt.", LOOK, 3),
+        ("rest", "r", "go on", "Run what was cancelled or failed; start an engine that died.", PROGRAM, 5),
+        ("back", "escape q", "back", "Cancel what runs and keep what is done; again: back to the stack.", PROGRAM, 1),
+        ("help", "?", "help", "Show this page.", PROGRAM, 1),
+    ),
+    "attribution": (
+        ("left", "left h", "layer down", "Move to the layer before.", MOVE, 0),
+        ("right", "right l", "layer up", "Move to the layer after.", MOVE, 0),
+        ("first", "home g", "first", "Move to the first layer.", MOVE, 0),
+        ("last", "end G", "last", "Move to the last layer.", MOVE, 0),
+        ("rest", "r", "go on", "Run what was cancelled or failed; start an engine that died.", PROGRAM, 5),
+        ("back", "escape q", "back", "Cancel what runs and keep what is done; again: back to the stack.", PROGRAM, 1),
+        ("help", "?", "help", "Show this page.", PROGRAM, 1),
+    ),
+    "heads": (
+        ("left", "left h", "layer down", "Move to the layer before.", MOVE, 0),
+        ("right", "right l", "layer up", "Move to the layer after.", MOVE, 0),
+        ("first", "home g", "first", "Move to the first layer.", MOVE, 0),
+        ("last", "end G", "last", "Move to the last layer.", MOVE, 0),
+        ("rest", "r", "go on", "Run what was cancelled or failed; start an engine that died.", PROGRAM, 5),
+        ("back", "escape q", "back", "Cancel what runs and keep what is done; again: back to the stack.", PROGRAM, 1),
+        ("help", "?", "help", "Show this page.", PROGRAM, 1),
+    ),
+    "probe": (
+        ("left", "left h", "layer down", "Move to the layer before.", MOVE, 0),
+        ("right", "right l", "layer up", "Move to the layer after.", MOVE, 0),
+        ("first", "home g", "first", "Move to the first layer.", MOVE, 0),
+        ("last", "end G", "last", "Move to the last layer.", MOVE, 0),
+        ("rest", "r", "go on", "Run what was cancelled or failed; start an engine that died.", PROGRAM, 5),
+        ("back", "escape q", "back", "Cancel what runs and keep what is done; again: back to the stack.", PROGRAM, 1),
+        ("help", "?", "help", "Show this page.", PROGRAM, 1),
+    ),
+    "similarity": (
+        ("left", "left h", "layer down", "Move to the layer before.", MOVE, 0),
+        ("right", "right l", "layer up", "Move to the layer after.", MOVE, 0),
+        ("first", "home g", "first", "Move to the first layer.", MOVE, 0),
+        ("last", "end G", "last", "Move to the last layer.", MOVE, 0),
         ("rest", "r", "go on", "Run what was cancelled or failed; start an engine that died.", PROGRAM, 5),
         ("back", "escape q", "back", "Cancel what runs and keep what is done; again: back to the stack.", PROGRAM, 1),
         ("help", "?", "help", "Show this page.", PROGRAM, 1),

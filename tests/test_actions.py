@@ -11,18 +11,23 @@ from stagescope import actions
 from stagescope.app import StageApp
 from stagescope.screens.ask import Ask, Confirm
 from stagescope.screens.attention import AttentionScreen
+from stagescope.screens.attribution import AttributionScreen
 from stagescope.screens.explore import Explore
+from stagescope.screens.heads import HeadsScreen
 from stagescope.screens.help import Help, page
 from stagescope.screens.lens import LensScreen
 from stagescope.screens.models import Models
 from stagescope.screens.neurons import NeuronsScreen
+from stagescope.screens.probe import ProbeScreen
+from stagescope.screens.similarity import SimilarityScreen
 from stagescope.screens.stages import StagesScreen
 from stagescope.screens.sweep import SweepScreen
 
 PLACES = {
     "explore": Explore, "prompt": Explore, "schedule": Explore, "sweep": SweepScreen, "help": Help, "models": Models,
     "ask": Ask, "confirm": Confirm, "app": StageApp, "lens": LensScreen, "attention": AttentionScreen,
-    "neurons": NeuronsScreen, "stages": StagesScreen,
+    "neurons": NeuronsScreen, "stages": StagesScreen, "attribution": AttributionScreen, "heads": HeadsScreen,
+    "probe": ProbeScreen, "similarity": SimilarityScreen,
 }  # fmt: skip
 WHOLE = ["explore", *actions.BESIDE]  # screens with a help of their own
 

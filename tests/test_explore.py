@@ -17,10 +17,14 @@ from stagescope.engine.fake import FakeEngine
 from stagescope.engine.protocol import Failure, FindToken, Load, Read, TakeCensus
 from stagescope.screens.ask import Ask, Confirm
 from stagescope.screens.attention import AttentionScreen
+from stagescope.screens.attribution import AttributionScreen
+from stagescope.screens.heads import HeadsScreen
 from stagescope.screens.help import Help
 from stagescope.screens.lens import LensScreen
 from stagescope.screens.models import Models
 from stagescope.screens.neurons import NeuronsScreen
+from stagescope.screens.probe import ProbeScreen
+from stagescope.screens.similarity import SimilarityScreen
 from stagescope.screens.stages import StagesScreen
 from stagescope.screens.sweep import SweepScreen
 from stagescope.screens.widgets.line import Field, from_line, to_line
@@ -182,6 +186,11 @@ async def test_every_key_does_what_the_help_says():
         "attention": ([], lambda app: isinstance(app.screen, AttentionScreen)),
         "neurons": ([], lambda app: isinstance(app.screen, NeuronsScreen)),
         "stages": ([], lambda app: isinstance(app.screen, StagesScreen)),
+        "attribution": ([], lambda app: isinstance(app.screen, AttributionScreen)),
+        "heads": ([], lambda app: isinstance(app.screen, HeadsScreen)),
+        "probe": ([], lambda app: isinstance(app.screen, ProbeScreen)),
+        "similarity": ([], lambda app: isinstance(app.screen, SimilarityScreen)),
+        "column": ([], lambda app: "not yet" in drawn(app)),
         "pin": ([], lambda app: app.explore.deck.prompts == (PROMPT,)),
         "deck_back": ([], lambda app: "the deck is empty: p pins this prompt" in drawn(app)),
         "deck_forward": ([], lambda app: "the deck is empty: p pins this prompt" in drawn(app)),

@@ -11,10 +11,18 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
 from stagescope.engine import protocol, wire
-from stagescope.engine.protocol import Census, Failure, Load, ModelInfo, Read, Reading, TakeCensus
+from stagescope.engine.protocol import (
+    Census,
+    Failure,
+    Load,
+    ModelInfo,
+    Read,
+    Reading,
+    TakeCensus,
+)
 from stagescope.engine.tokens import Token
 
-PARTS = [protocol.SweepRow, protocol.Texts, protocol.NeuronRow, protocol.Signal, protocol.Stage]
+PARTS = [protocol.SweepRow, protocol.Texts, protocol.NeuronRow, protocol.Signal, protocol.Stage, protocol.ProbeScore]
 MESSAGES = [*typing.get_args(protocol.Request), *typing.get_args(protocol.Reply), *PARTS]
 
 integers = st.integers(-(2**63), 2**63 - 1)
@@ -42,7 +50,11 @@ FIELDS = {
 FIELDS["Token | None"] = st.none() | FIELDS["Token"]
 FIELDS["tuple[float, ...]"] = st.lists(st.floats(), max_size=3).map(tuple)
 FIELDS["Texts"] = st.deferred(lambda: messages(protocol.Texts))
-for name in ("NeuronRow", "Signal", "Stage"):
+FIELDS["tuple[tuple[str, ...], ...]"] = st.lists(FIELDS["tuple[str, ...]"], max_size=2).map(tuple)
+FIELDS["tuple[tuple[str, str, str], ...]"] = st.lists(st.tuples(strings, strings, strings), max_size=2).map(tuple)
+FIELDS["tuple[int, int, int]"] = st.tuples(integers, integers, integers)
+FIELDS["ProbeScore"] = st.deferred(lambda: messages(protocol.ProbeScore))
+for name in ("NeuronRow", "Signal", "Stage", "ProbeScore"):
     rows = st.deferred(lambda name=name: st.lists(messages(getattr(protocol, name)), max_size=2).map(tuple))
     FIELDS[f"tuple[{name}, ...]"] = rows
 FIELDS["ModelInfo"] = st.deferred(lambda: messages(ModelInfo))
@@ -52,10 +64,10 @@ FIELDS["tuple[SweepRow, ...]"] = st.deferred(lambda: st.lists(messages(protocol.
 def messages(kind: type) -> st.SearchStrategy:
     """Messages of one kind; a field of a type that is not listed above is an error here."""
     fields = {field.name: field.type for field in dataclasses.fields(kind)}
-    if kind is Reading:
+    if kind in (Reading, protocol.Attribution):
         bare = {name: FIELDS[type_] for name, type_ in fields.items() if name not in ("model", "baseline")}
         bare["model"] = messages(ModelInfo)
-        return st.builds(Reading, **bare, baseline=st.none() | st.builds(Reading, **bare))
+        return st.builds(kind, **bare, baseline=st.none() | st.builds(kind, **bare))
     return st.builds(kind, **{name: FIELDS[type_] for name, type_ in fields.items()})
 
 

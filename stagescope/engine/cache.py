@@ -25,10 +25,24 @@ import safetensors.numpy
 
 from stagescope import __version__, paths
 from stagescope.engine import wire
-from stagescope.engine.protocol import Census, Evidence, LensCurves, Neurons, Reading, StageMap, Sweep
+from stagescope.engine.protocol import (
+    Attribution,
+    Census,
+    Evidence,
+    HeadPattern,
+    HeadScores,
+    LensCurves,
+    Neurons,
+    Probe,
+    Reading,
+    Similarity,
+    StageMap,
+    Sweep,
+)
 
 LIMIT_BYTES = 512 * 2**20
-Entry = Reading | Census | Sweep | Evidence | LensCurves | Neurons | StageMap
+Findings = Evidence | LensCurves | Neurons | StageMap | HeadScores | HeadPattern | Attribution | Similarity | Probe
+Entry = Reading | Census | Sweep | Findings
 log = logging.getLogger(__name__)
 
 
@@ -128,7 +142,7 @@ def _list(name: str, message: Entry, size: int) -> None:
             what |= {"model": message.model.name, "prompt": message.prompt, "sweep": message.kind}
         case Census():
             what |= {"model": message.model}
-        case Evidence() | LensCurves() | Neurons() | StageMap():
+        case _ if isinstance(message, Findings):
             what |= {"model": message.model.name, "what": type(message).__name__}
     with paths.private_file(index_file(), "ab") as index:
         index.write(b"\n" + json.dumps(what).encode())  # the line end first: a line cut by a kill spoils no other

@@ -25,7 +25,7 @@ from collections.abc import Iterator
 from typing import BinaryIO
 
 from stagescope.engine import wire
-from stagescope.engine.local import Cancelled, LocalEngine, OfStages
+from stagescope.engine.local import Cancelled, LocalEngine, OfCauses, OfStages
 from stagescope.engine.protocol import EngineError, Failure, FindToken, Load, Read, Reply, Request, TakeSweep
 from stagescope.text import printable
 
@@ -160,7 +160,7 @@ def _rank(request: Request, engine: LocalEngine) -> int:
     of a text run by themselves."""
     if isinstance(request, FindToken) and engine.tokenizer:
         return 0
-    return 1 if isinstance(request, TakeSweep | OfStages) and engine.net else 2
+    return 1 if isinstance(request, TakeSweep | OfStages | OfCauses) and engine.net else 2
 
 
 def main() -> None:

@@ -14,13 +14,14 @@ from dataclasses import replace
 
 import numpy as np
 
-from stagescope.engine import fake_findings, pool
+from stagescope.engine import fake_causes, fake_findings, pool
 from stagescope.engine.kinds import entries, listed
 from stagescope.engine.protocol import (
     DEFAULT_PROMPT,
     Census,
     EngineError,
     Failure,
+    FindHeads,
     FindToken,
     Load,
     MapStages,
@@ -31,10 +32,14 @@ from stagescope.engine.protocol import (
     Reply,
     Request,
     ShowNeurons,
+    ShowPattern,
     Sweep,
+    TakeAttribution,
     TakeCensus,
     TakeEvidence,
     TakeLens,
+    TakeProbe,
+    TakeSimilarity,
     TakeSweep,
 )
 from stagescope.engine.schedule import ScheduleError, parse, resolve, sync_layers
@@ -87,6 +92,8 @@ class FakeEngine:
                 replies = self._find(request)
             case TakeEvidence() | TakeLens() | ShowNeurons() | MapStages():
                 replies = self._finding(request)
+            case _:
+                replies = self._cause(request)
         if not isinstance(request, Load | TakeCensus | FindToken):
             await self.loaded.wait()
         for reply in replies:
@@ -184,6 +191,24 @@ class FakeEngine:
                 yield fake_findings.evidence(self.info, TakeEvidence(request.texts))
                 yield from self._census()
                 yield fake_findings.stage_map(self.info, request.texts)
+
+    def _cause(self, request: FindHeads | ShowPattern | TakeAttribution | TakeSimilarity | TakeProbe):
+        yield Progress("measuring", 0.1, 9.0)
+        match request:
+            case FindHeads():
+                yield fake_causes.head_scores(self.info, request)
+            case ShowPattern():
+                yield fake_causes.head_pattern(self.info, request, self.tokenize(request.prompt))
+            case TakeAttribution():
+                try:
+                    tokens = self.tokenize(request.prompt)
+                    yield fake_causes.attribution(self.info, request, tokens, dict(self.texts))
+                except ScheduleError as error:
+                    yield Failure("usage", f"schedule: {error.reason}")
+            case TakeSimilarity():
+                yield fake_causes.similarity(self.info, request)
+            case TakeProbe():
+                yield fake_causes.probe(self.info, request)
 
     def _find(self, request: FindToken):
         tokens = self.tokenize(request.text)[1:]

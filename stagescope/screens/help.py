@@ -36,6 +36,10 @@ FIRST = {
     "attention": "How much each layer and head looks at the tokens just before (paper, Figure 4).",
     "neurons": "Neurons whose output raises or lowers few tokens much: prediction and suppression neurons.",
     "stages": "The paper's four stages, with boundaries by a rule of this tool, from what was measured.",
+    "attribution": "What each attention and MLP adds directly to the logit of the followed token.",
+    "heads": "Heads that look from the last piece of a word at its first, and where one head looks on the prompt.",
+    "probe": "How well single neurons, few together, and the model itself tell what the next token ends in.",
+    "similarity": "How alike the layers are: what each changes of the stream, and how near any two depths are.",
 }
 SHOWN = {
     "explore": (
@@ -99,6 +103,10 @@ SHOWN = {
         ("alone", "in the evidence: the layer at which this curve by itself would put the boundary"),
         ("explains", "share of the variance that a step at the boundary explains; noise: what 95 % of noise stays below"),
     ),
+    "attribution": (),
+    "heads": (),
+    "probe": (),
+    "similarity": (),
 }
 
 

@@ -1,0 +1,69 @@
+"""How the local engine answers what is asked of heads, probes and causes. What can be is answered from the cache, before the
+weights are loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from stagescope.engine import attribution, pattern, probe, similarity, subjoiners
+from stagescope.engine.plan import uses_means
+from stagescope.engine.protocol import (
+    Census,
+    FindHeads,
+    Progress,
+    Reply,
+    ShowPattern,
+    TakeAttribution,
+    TakeCensus,
+    TakeProbe,
+    TakeSimilarity,
+)
+
+if TYPE_CHECKING:
+    from stagescope.engine.local import LocalEngine, OfCauses
+
+_OF_TEXTS = {FindHeads: subjoiners, TakeSimilarity: similarity, TakeProbe: probe}
+_OF_PROMPT = {ShowPattern: pattern, TakeAttribution: attribution}
+
+
+def known(engine: LocalEngine, request: OfCauses) -> Reply | None:
+    """The answer from the cache; works before the weights are loaded. Raises EngineError for what no weights will make
+    possible, as far as that can be told."""
+    if not engine.certain or not engine.request.cache:
+        return None
+    asked = (request, engine.info, engine.request, engine.tokenizer)
+    return (_OF_TEXTS | _OF_PROMPT)[type(request)].recalled(*asked)
+
+
+def answer(engine: LocalEngine, request: OfCauses) -> Iterator[Reply]:
+    if found := known(engine, request):
+        yield found
+        return
+    engine.need_weights()
+    yield from _of_prompt(engine, request) if type(request) in _OF_PROMPT else _of_texts(engine, request)
+
+
+def _of_texts(engine: LocalEngine, request: FindHeads | TakeSimilarity | TakeProbe) -> Iterator[Reply]:
+    asked = (engine.net, engine.info, engine.request, request, engine.tokenizer)
+    if isinstance(request, TakeProbe):
+        probe.check(request, engine.info)
+        for reply in engine.answer(TakeCensus()):
+            if isinstance(reply, Census):
+                asked += (reply,)
+            else:
+                yield reply
+    for reply in _OF_TEXTS[type(request)].take(*asked):
+        engine.checkpoint()
+        yield reply
+
+
+def _of_prompt(engine: LocalEngine, request: ShowPattern | TakeAttribution) -> Iterator[Progress | Reply]:
+    module = _OF_PROMPT[type(request)]
+    asked = module.settle(request, engine.info, engine.request, engine.tokenizer)
+    if uses_means(asked.plan):
+        yield from engine.measure_averages()
+    step = engine.step_of(module.STAGE)
+    yield module.take(
+        engine.net, engine.info, engine.request, engine.prompt_at_hand(asked), request, asked, engine.averages, step
+    )
