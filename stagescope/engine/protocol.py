@@ -242,7 +242,7 @@ class SweepRow:
     layer: int | None  # the lower one of a swap, the first of a span; None where none can be named
     variant: str = ""  # what sets rows of one kind and layer apart: "reverse 8-21", "3 layers", "drop 4 9"
     position: int | None = None  # of a trace
-    index: int | None = None  # of heads: the head; of neurons: how many are off together
+    index: int | None = None  # of heads: the head; of neurons: the neuron; of neuron-sets: how many are off together
 
 
 # What is measured of one schedule at each position: the [S, T] arrays of a Sweep, in the order they are computed.
