@@ -7,10 +7,14 @@ import errno
 import os
 import stat
 import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from stagescope.engine.protocol import EngineError, Load
+    from stagescope.engine.protocol import EngineError, Load, Texts
 
 
 def load_request(args: argparse.Namespace) -> Load:
@@ -34,6 +38,29 @@ def prompts_of(words: list[str]) -> tuple[str, ...]:
     if len(set(prompts)) < len(prompts):
         raise EngineError("usage", "two prompts are alike.", "Give each once.")
     return prompts
+
+
+@contextmanager
+def file_of(word: str | None) -> Iterator[str | None]:
+    """The file a word names. Standard input is put into a file, for it is read more than once."""
+    expect_file(word)
+    if word != "-":
+        yield word
+        return
+    with tempfile.TemporaryDirectory(prefix="stagescope-") as folder:
+        file = os.path.join(folder, "standard input")
+        Path(file).write_bytes(stdin())
+        yield file
+
+
+@contextmanager
+def texts_of(args: argparse.Namespace) -> Iterator[Texts]:
+    """What is measured over."""
+    from stagescope.engine.protocol import Texts
+
+    prompts = prompts_of(args.prompts)
+    with file_of(args.corpus) as file:
+        yield Texts(prompts, file, args.tokens, args.window or 512)
 
 
 def stdin() -> bytes:

@@ -6,20 +6,17 @@ Each asks the engine for one thing over some prompts, a file, or with neither th
 from __future__ import annotations
 
 import argparse
-import os
-import tempfile
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import replace
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stagescope.arguments import expect_file, expect_place, load_request, prompt_of, prompts_of, stdin
-from stagescope.console import fail, last, print_json, print_lines, say, width
+from stagescope.arguments import expect_place, prompt_of, prompts_of, texts_of
+from stagescope.asked import ask, print_answer, warn
+from stagescope.console import fail, print_json, print_lines, say, width
 
 if TYPE_CHECKING:
     from stagescope.engine.local import LocalEngine
-    from stagescope.engine.protocol import Failure, Reply, Request, Texts
+    from stagescope.engine.protocol import Request
 
 
 def attention(args: argparse.Namespace) -> int:
@@ -46,14 +43,14 @@ def lens(args: argparse.Namespace) -> int:
         followed = dict.fromkeys(next(engine.answer(FindToken(text))).id for text in args.follow)
         return TakeLens(prompt, args.edit, args.position, tuple(followed))
 
-    found, failure = _ask(args, request)
+    found, failure = ask(args, request)
     if failure:
         return fail(failure)
     from stagescope import lens_report
 
     curves = next(reply for reply in found if isinstance(reply, LensCurves))
-    _warn(curves.model.warnings)
-    _print(args, lambda: lens_report.lens_json(curves), lambda: lens_report.lens_text(curves, width()))
+    warn(curves.model.warnings)
+    print_answer(args, lambda: lens_report.lens_json(curves), lambda: lens_report.lens_text(curves, width()))
     return 0
 
 
@@ -64,7 +61,7 @@ def neurons(args: argparse.Namespace) -> int:
     asked: list[Request] = [TakeCensus()]
     if args.top:
         asked.append(ShowNeurons(args.layer, args.top, prompt))
-    found, failure = _ask(args, *(lambda engine, one=one: one for one in asked))
+    found, failure = ask(args, *(lambda engine, one=one: one for one in asked))
     if failure:
         return fail(failure)
     from stagescope import neurons_report
@@ -72,9 +69,9 @@ def neurons(args: argparse.Namespace) -> int:
     census = next(reply for reply in reversed(found) if isinstance(reply, Census))
     strongest = next((reply for reply in reversed(found) if isinstance(reply, Neurons)), None)
     info = found[0]
-    _warn(info.warnings)
+    warn(info.warnings)
     as_json = lambda: neurons_report.neurons_json(census, info, strongest)  # noqa: E731
-    _print(args, as_json, lambda: neurons_report.neurons_text(census, strongest, width()))
+    print_answer(args, as_json, lambda: neurons_report.neurons_text(census, strongest, width()))
     return 0
 
 
@@ -82,8 +79,8 @@ def stages(args: argparse.Namespace) -> int:
     from stagescope.engine.protocol import EngineError, MapStages, StageMap
 
     try:
-        with _texts(args) as texts:
-            found, failure = _ask(args, lambda engine: MapStages(texts))
+        with texts_of(args) as texts:
+            found, failure = ask(args, lambda engine: MapStages(texts))
     except EngineError as error:
         return fail(error.failure)
     if failure:
@@ -91,8 +88,8 @@ def stages(args: argparse.Namespace) -> int:
     from stagescope import stages_report
 
     mapped = next(reply for reply in reversed(found) if isinstance(reply, StageMap))
-    _warn(mapped.model.warnings)
-    _print(args, lambda: stages_report.stages_json(mapped, mapped.model), lambda: stages_report.stages_text(mapped, width()))
+    warn(mapped.model.warnings)
+    print_answer(args, lambda: stages_report.stages_json(mapped, mapped.model), lambda: stages_report.stages_text(mapped, width()))
     return 0
 
 
@@ -102,8 +99,8 @@ def paper(args: argparse.Namespace) -> int:
 
     try:
         expect_place(args.out, "the report")
-        with _texts(args) as texts:
-            found, failure = _ask(args, lambda engine: MapStages(texts), recall=False)  # the parts as well
+        with texts_of(args) as texts:
+            found, failure = ask(args, lambda engine: MapStages(texts), recall=False)  # the parts as well
     except EngineError as error:
         return fail(error.failure)
     if failure:
@@ -113,7 +110,7 @@ def paper(args: argparse.Namespace) -> int:
 
     latest = {type(reply): reply for reply in found}
     data = PaperData(found[0], latest[CorpusSweep], latest[Evidence], latest[Census], latest[StageMap])
-    _warn([*data.info.warnings, *left_out(data.evidence, args.window or 512)])
+    warn([*data.info.warnings, *left_out(data.evidence, args.window or 512)])
     try:
         page, numbers = write(Path(args.out), data)
     except OSError as error:
@@ -126,16 +123,13 @@ def paper(args: argparse.Namespace) -> int:
     return 0
 
 
-# ------------------------------------------------------------------------------------------- what is shared
-
-
 def _evidence(args: argparse.Namespace, lenses: tuple[str, ...]) -> int:
     """Attention, norms or means of the lens over some texts."""
     from stagescope.engine.protocol import EngineError, Evidence, TakeEvidence
 
     try:
-        with _texts(args) as texts:
-            found, failure = _ask(args, lambda engine: TakeEvidence(texts, lenses))
+        with texts_of(args) as texts:
+            found, failure = ask(args, lambda engine: TakeEvidence(texts, lenses))
     except EngineError as error:
         return fail(error.failure)
     if failure:
@@ -144,7 +138,7 @@ def _evidence(args: argparse.Namespace, lenses: tuple[str, ...]) -> int:
     from stagescope.report import left_out
 
     evidence = next(reply for reply in reversed(found) if isinstance(reply, Evidence))
-    _warn([*evidence.model.warnings, *left_out(evidence, args.window or 512)])
+    warn([*evidence.model.warnings, *left_out(evidence, args.window or 512)])
     written: dict[str, tuple[Callable[[], dict], Callable[[], Sequence[Any]]]] = {
         "attention": (
             lambda: evidence_report.attention_json(evidence),
@@ -156,65 +150,5 @@ def _evidence(args: argparse.Namespace, lenses: tuple[str, ...]) -> int:
             lambda: lens_report.lens_means_text(evidence, width()),
         ),
     }
-    _print(args, *written[args.command])
+    print_answer(args, *written[args.command])
     return 0
-
-
-@contextmanager
-def _texts(args: argparse.Namespace) -> Iterator[Texts]:
-    """What is measured over. Standard input is put into a file, for it is read more than once."""
-    from stagescope.engine.protocol import Texts
-
-    expect_file(args.corpus)
-    prompts = prompts_of(args.prompts)
-    with tempfile.TemporaryDirectory(prefix="stagescope-") as folder:
-        file = args.corpus
-        if file == "-":
-            file = os.path.join(folder, "standard input")
-            Path(file).write_bytes(stdin())
-        yield Texts(prompts, file, args.tokens, args.window or 512)
-
-
-def _ask(
-    args: argparse.Namespace, *requests: Callable[[LocalEngine], Request], recall: bool = True
-) -> tuple[list[Reply], Failure | None]:
-    """The model as it was loaded, or known before, and every answer that is no progress; or why there is none.
-
-    recall: what the cache has of all of them is answered before the weights are loaded.
-    """
-    from stagescope.engine.local import LocalEngine
-    from stagescope.engine.protocol import CorpusSweep, Evidence, ModelInfo, Progress, StageMap
-
-    engine, found = LocalEngine(), []
-
-    def work() -> Iterator[Reply]:
-        for reply in engine.answer(load_request(args)):
-            yield reply
-            if isinstance(reply, ModelInfo) and recall and not reply.loaded and engine.certain:
-                known = [engine.known(request(engine)) for request in requests]
-                if all(known):
-                    found.extend([reply, *known])
-                    return
-        found.append(engine.info)
-        for request in requests:
-            for reply in engine.answer(request(engine)):
-                if not isinstance(reply, Progress):
-                    found.append(reply)
-                yield reply
-
-    _, failure = last(work, args.quiet)
-    if getattr(args, "corpus", None) == "-":
-        of_text = Evidence | CorpusSweep | StageMap
-        found = [replace(reply, source="standard input") if isinstance(reply, of_text) else reply for reply in found]
-    return found, failure
-
-
-def _print(args: argparse.Namespace, as_json: Callable[[], dict], as_text: Callable[[], Sequence[Any]]) -> None:
-    print_json(as_json()) if args.json else print_lines(*as_text())
-
-
-def _warn(sentences: Sequence[str]) -> None:
-    from stagescope.text import printable
-
-    for sentence in sentences:
-        say(f"stagescope: {printable(sentence)}")

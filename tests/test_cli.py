@@ -14,7 +14,7 @@ import reference
 import torch
 from transformers import AutoModelForCausalLM
 
-from stagescope import cli, commands
+from stagescope import cli, commands, parsers
 
 PROMPT = "The Eiffel Tower is located in the city of"
 
@@ -129,7 +129,7 @@ def test_a_first_word_that_is_a_command_is_one_and_after_two_dashes_it_is_not() 
     assert cli.split(["--quiet", "where"]) == ("where", ["--quiet"])
     assert cli.split(["--", "read"]) == (None, ["--", "read"])
     assert cli.split(["hello", "read"]) == (None, ["hello", "read"])
-    assert cli.app_parser().parse_args(["--", "read"]).prompt == "read"
+    assert parsers.app_parser().parse_args(["--", "read"]).prompt == "read"
 
 
 def test_without_a_terminal_the_app_gives_way_to_the_report(capsys, default_model_dir) -> None:
