@@ -1,10 +1,11 @@
 # make run: environment, default model, the app.   make test: the whole suite.
+# make shapes: every readout on random models of true size, one of each family (5 GiB of memory, 10 minutes).
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: run test bench keys pictures clean
+.PHONY: run test shapes bench keys pictures clean
 
 run: $(READY)
 	@$(BIN)/stagescope models pull >/dev/null
@@ -13,6 +14,9 @@ run: $(READY)
 test: $(READY)
 	@$(BIN)/stagescope models pull >/dev/null
 	$(BIN)/python -m pytest
+
+shapes: $(READY)
+	$(BIN)/python tests/shape_checks.py
 
 bench: $(READY)
 	$(BIN)/python -m tests.benchmarks

@@ -16,14 +16,15 @@ if TYPE_CHECKING:
 
 
 def ask(
-    args: argparse.Namespace, *requests: Callable[[LocalEngine], Request], recall: bool = True
+    args: argparse.Namespace, *requests: Callable[[LocalEngine], Request], recall: bool = True, spare: Any = ()
 ) -> tuple[list[Reply], Failure | None]:
     """The model as it was loaded, or known before, and every answer that is no progress; or why there is none.
 
-    recall: what the cache has of all of them is answered before the weights are loaded.
+    recall: what the cache has of all of them is answered before the weights are loaded. spare: kinds of requests that may
+    be refused as the text does not suffice (usage): their Failure stands among the answers.
     """
     from stagescope.engine.local import LocalEngine
-    from stagescope.engine.protocol import ModelInfo, Progress
+    from stagescope.engine.protocol import EngineError, ModelInfo, Progress
 
     engine, found = LocalEngine(), []
 
@@ -37,10 +38,16 @@ def ask(
                     return
         found.append(engine.info)
         for request in requests:
-            for reply in engine.answer(request(engine)):
-                if not isinstance(reply, Progress):
-                    found.append(reply)
-                yield reply
+            asked = request(engine)
+            try:
+                for reply in engine.answer(asked):
+                    if not isinstance(reply, Progress):
+                        found.append(reply)
+                    yield reply
+            except EngineError as error:
+                if not isinstance(asked, spare) or error.failure.kind != "usage":
+                    raise
+                found.append(error.failure)
 
     _, failure = last(work, args.quiet)
     if getattr(args, "corpus", None) == "-":

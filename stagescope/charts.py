@@ -66,6 +66,8 @@ class Panel:
     scale: str = "linear"
     rules: tuple[tuple[float, str], ...] = ()  # level lines: y and name
     ribbons: bool = False  # intervals as ribbons instead of bars
+    ends: tuple[float, float] | None = None  # least and greatest x; None: all layers
+    x_title: str = "layer"
 
 
 def chart(panel: Panel, ends: tuple[float, float], x_title: str = "layer") -> str:

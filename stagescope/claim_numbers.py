@@ -12,7 +12,18 @@ from dataclasses import dataclass
 import numpy as np
 
 from stagescope.engine.pool import MEASURES, PERCENTILES, ratio, resampled
-from stagescope.engine.protocol import OF_DEPTHS, OF_LAYERS, Census, CorpusSweep, Evidence, ModelInfo
+from stagescope.engine.protocol import (
+    OF_DEPTHS,
+    OF_LAYERS,
+    Census,
+    CorpusSweep,
+    Evidence,
+    Failure,
+    HeadScores,
+    ModelInfo,
+    Probe,
+    ProbeScore,
+)
 
 HELD, NOT_HELD, OPEN = "held", "not held", "not measurable here"
 FEW_NEURONS = 20  # with fewer, a share of them says little
@@ -54,6 +65,8 @@ class Measured:
     sweep: CorpusSweep  # drops and swaps
     evidence: Evidence
     census: Census
+    heads: HeadScores | Failure  # or why there are none
+    probe: Probe | Failure
 
 
 # ------------------------------------------------------------------------- measured means, and means of documents drawn anew
@@ -289,3 +302,57 @@ def entropy_turns(m: Measured) -> list[Quantity]:
         quantity("change over the last tenth", "bits", last),
         quantity("change over a tenth before", "bits", before),
     ]
+
+
+# ---------------------------------------------------------------------------------- figures 9 and 10: heads and probes
+
+
+def heads_join(m: Measured) -> list[Quantity]:
+    if isinstance(m.heads, Failure):
+        raise NotMeasurable(m.heads.message.rstrip("."))
+    early = [(layer, head) for layer, head in m.heads.ranked()[:5] if layer < m.info.n_layers / 3]
+    if not early:
+        place = m.heads.ranked()[0][0] / (m.info.n_layers - 1)
+        return [exact("place of the best head", "of depth", place, at_most=1 / 3)]
+    layer, head = early[0]
+    return [Quantity(f"held-out score of head {layer}.{head}", "weight", *m.heads.held[layer, head].astype(float).tolist(), 0.1)]
+
+
+def neurons_tell(m: Measured) -> list[Quantity]:
+    probe = _probe(m)
+    best, control = (_best(some, kinds) for some, kinds in ((probe.neurons, SIGNED), (probe.neurons, ("random",))))
+    return [
+        Quantity(f"accuracy of {best.kind} neuron {best.layer}.{best.index}", "share", *_interval(best), control.high),
+        Quantity(f"accuracy of random neuron {control.layer}.{control.index}", "share", *_interval(control)),
+        Quantity("accuracy of the model's own mass", "share", *_interval(probe.mass)),
+    ]
+
+
+def ensembles_tell(m: Measured) -> list[Quantity]:
+    probe = _probe(m)
+    best, alone = _best(probe.ensembles, SIGNED), _best(probe.neurons, SIGNED)
+    return [
+        Quantity(f"accuracy of {best.size} {best.kind} neurons together", "share", *_interval(best), alone.accuracy),
+        Quantity(f"accuracy of {alone.kind} neuron {alone.layer}.{alone.index}", "share", *_interval(alone)),
+    ]
+
+
+SIGNED = ("prediction", "suppression")
+
+
+def _probe(m: Measured) -> Probe:
+    if isinstance(m.probe, Failure):
+        raise NotMeasurable(m.probe.message.rstrip("."))
+    return m.probe
+
+
+def _best(scores: tuple[ProbeScore, ...], kinds: tuple[str, ...]) -> ProbeScore:
+    """By the training split."""
+    some = [score for score in scores if score.kind in kinds]
+    if not some:
+        raise NotMeasurable(f"no neuron of the kind {' or '.join(kinds)} was probed")
+    return max(some, key=lambda score: score.train)
+
+
+def _interval(score: ProbeScore) -> tuple[float, float, float]:
+    return score.accuracy, score.low, score.high

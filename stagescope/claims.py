@@ -1,6 +1,6 @@
 """What the paper claims of a model's layers, as data: a written test for each, and whether it held here.
 
-The claims are those of Lad, Gurnee, Tegmark (arXiv 2406.19384): its Table 1 and Figures 3 to 8. The paper states them in
+The claims are those of Lad, Gurnee, Tegmark (arXiv 2406.19384): its Table 1 and Figures 3 to 10. The paper states them in
 words; every threshold below is stagescope's own. A number counts with its 95 % interval (1,000 resamples of the
 documents): wholly within what the test asks, it speaks for the claim; wholly outside, against it; across the edge, it
 decides nothing.
@@ -17,7 +17,7 @@ import numpy as np
 
 from stagescope import claim_numbers as ask
 from stagescope.claim_numbers import HELD, NOT_HELD, OPEN, Measured, NotMeasurable, Quantity
-from stagescope.engine.protocol import Census, CorpusSweep, Evidence, ModelInfo
+from stagescope.engine.protocol import Census, CorpusSweep, Evidence, Failure, HeadScores, ModelInfo, Probe
 from stagescope.report import number
 
 FEW_LAYERS = 8  # with fewer, "the middle half" is three layers or less
@@ -34,9 +34,16 @@ class Claim:
     numbers: tuple[Quantity, ...]
 
 
-def judge(info: ModelInfo, sweep: CorpusSweep, evidence: Evidence, census: Census) -> tuple[Claim, ...]:
+def judge(
+    info: ModelInfo,
+    sweep: CorpusSweep,
+    evidence: Evidence,
+    census: Census,
+    heads: HeadScores | Failure,
+    probe: Probe | Failure,
+) -> tuple[Claim, ...]:
     """Every claim, in the order of the paper's figures."""
-    measured = Measured(info, sweep, evidence, census)
+    measured = Measured(info, sweep, evidence, census, heads, probe)
     return tuple(_judged(row, measured) for row in CLAIMS)
 
 
@@ -141,4 +148,13 @@ CLAIMS = (
     Row("entropy-turns", "The course of the entropy changes in the final layers.", "Figure 8; Table 1, stage 4",
         "Its change over the last tenth of the layers differs from its mean change per tenth since half depth by at least 0.25 "
         "bits, either way (corrected lens).", ask.entropy_turns),
+    Row("heads-join", "Some heads of the early layers join the pieces of a word.", "Figure 9; Table 1, stage 1",
+        "Of the 5 best heads by the searched words, the best in the first third of the depth has a held-out score of at least 0.1 "
+        "above the same-offset control.", ask.heads_join),
+    Row("neurons-tell", "A single prediction or suppression neuron tells whether the next token ends in -ing.",
+        "Figure 10; Table 1, stage 3", "On held-out contexts the one that is best in training is right at least as often as the upper end of "
+        "the interval of the best random one.", ask.neurons_tell),
+    Row("ensembles-tell", "Such neurons together tell it better than the best of them alone.", "Figure 10",
+        "On held-out contexts the ensemble that is best in training is right at least as often as the single neuron that is.",
+        ask.ensembles_tell),
 )  # fmt: skip

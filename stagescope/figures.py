@@ -1,5 +1,5 @@
 """Sweeps as pictures in text: the paper's Figure 3 (every drop and swap, by layer), a trace as a grid of layers x
-positions, and either as SVG."""
+positions, heads as a grid, sets of neurons by their size; any of them as SVG."""
 
 from __future__ import annotations
 
@@ -9,13 +9,15 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 from rich.console import Console
 from rich.terminal_theme import TerminalTheme
 from rich.text import Text
 
+from stagescope import head_grid
 from stagescope.curves import exactly, legend
 from stagescope.engine.protocol import CorpusSweep, Sweep
-from stagescope.plot import axes, marked, over, panel, series, title
+from stagescope.plot import HEADS, SETS, axes, marked, over, panel, series, title
 from stagescope.sweep_report import (
     by_prompt,
     corpus_line,
@@ -25,15 +27,24 @@ from stagescope.sweep_report import (
     trace_caption,
     trace_grid,
 )
+from stagescope.sweep_units import QUESTION, head_means
 from stagescope.text import fit, printable, visible
 
-__all__ = ["curves", "panel", "trace", "write_svg"]
+__all__ = ["curves", "heads", "panel", "sets", "trace", "write_svg"]
 
 PANELS = ("kl_nats", "top1_same", "entropy_change_bits")
 LEAST_PANEL = 6  # lines: title, three of points, axis, ticks
 SIDE_BY_SIDE = 132  # cells: from here on the three panels stand in one row
 TRACE_STEPS = (0.05, 0.25, 0.5, 0.75)  # share of the baseline's p lost: where the next shade begins
 TRACE_SHADES = ("·░▒▓█", ".:=#@")
+HEAD_STEPS = {  # where the next shade begins, of what a head's absence changes
+    "kl_nats": (0.001, 0.01, 0.1, 1.0),
+    "top1_same": (0.05, 0.1, 0.25, 0.5),
+    "entropy_change_bits": (0.01, 0.03, 0.1, 0.3),
+}
+RISING, FALLING = ("·░▒▓█", ".:*#@"), ("·-~=%", ".-~=%")
+UP, DOWN = "rgb(230,159,0)", "rgb(86,180,233)"
+OF_SETS = ("entropy_change_bits", "kl_nats", "top1_same")  # the question's measure first
 SVG_WIDTH, SVG_HEIGHT = 120, 49  # cells; lines of a block of three panels
 # As rich's own, but without fonts from the network, and with spaces kept: rsvg trims no-break spaces as well.
 SVG_FORMAT = """\
@@ -67,8 +78,8 @@ SVG_THEME = TerminalTheme((16, 18, 22), (216, 220, 226), [(16, 18, 22)] * 8, [(2
 def curves(data: Sequence[Sweep] | CorpusSweep, width: int, height: int, ascii_only: bool = False) -> Text:
     """KL, top-1 kept and entropy change in one row where the width allows, else below each other: `height` lines.
 
-    Kinds with another x axis (painters, press, a list of schedules) follow in a block of their own. What the height
-    leaves no room for is left out, from the last. A trace is drawn as its grid.
+    Kinds with another x axis (painters, press, neurons, a list of schedules) follow in a block of their own, the heads of
+    several layers as a grid of KL. What the height leaves no room for is left out, from the last. A trace is its grid.
     """
     if not isinstance(data, CorpusSweep) and data[0].kind == "trace":
         return trace(data[0], width, height, ascii_only=ascii_only)
@@ -82,11 +93,23 @@ def curves(data: Sequence[Sweep] | CorpusSweep, width: int, height: int, ascii_o
     lines: list[Text] = []
     for block, axis in enumerate(blocks):
         room = height // len(blocks) + (block < height % len(blocks))
+        if axis == HEADS:
+            part = next(part for part in of if any(row.kind == "heads" for row in part.rows))
+            averaged = over(data, of)
+            drawn_heads = heads(part, PANELS[0], width, room, averaged=averaged, ascii_only=ascii_only)
+            lines += drawn_heads.split("\n", allow_blank=True)
+            continue
         mine = {measure: [one for one in drawn[measure] if one.axis == axis] for measure in PANELS}
-        lines.append(Text(f"{over(data, of)}   ").append_text(legend(marked(mine[PANELS[0]]), ascii_only)))
-        shown = min(down, max((room - 1) // LEAST_PANEL, 1))
+        marks = legend(marked(mine[PANELS[0]]), ascii_only)
+        told = over(data, of, axis)
+        above = [Text(f"{told}   ").append_text(marks)]
+        if above[0].cell_len > width:
+            above = [Text(told), marks]
+        lines += above
+        room -= len(above)
+        shown = min(down, max(room // LEAST_PANEL, 1))
         for row in range(shown):
-            high = (room - 1) // shown + (row < (room - 1) % shown)
+            high = room // shown + (row < room % shown)
             cells = (width - 2 * (across - 1)) // across
             beside = [
                 [title(m, axis), *axes(m, mine[m], noise, cells, high - 1, n_layers, ascii_only=ascii_only)]
@@ -104,6 +127,77 @@ def _beside(columns: Sequence[Sequence[Text]], width: int, height: int) -> list[
             text.pad_right(width + 2 - text.cell_len)
         lines.append(Text().join(row))
     return lines
+
+
+# --------------------------------------------------------------------------------------------------- heads
+
+
+def heads(
+    data: Sweep | CorpusSweep,
+    measure: str,
+    width: int,
+    height: int,
+    *,
+    chosen: tuple[int, int] | None = None,
+    averaged: str = "",
+    ascii_only: bool = False,
+) -> Text:
+    """Layers, the last on top, x heads: what the output does with that head off. Exactly `height` lines of at most
+    `width` cells; chosen: (layer, head), marked and in sight; averaged: what the values are a mean over."""
+    values = head_means(data, measure)
+    values = 1 - values if measure == "top1_same" else values
+    steps, rising, falling = HEAD_STEPS[measure], RISING[ascii_only], FALLING[ascii_only]
+
+    def shade(value: float) -> tuple[str, str]:
+        step = bisect_right(steps, abs(value))
+        if math.isnan(value) or not step:
+            return " " if math.isnan(value) else rising[0], ""
+        return (rising[step], UP) if value > 0 else (falling[step], DOWN)
+
+    name = {"kl_nats": "KL, nats", "top1_same": "top-1 changed, share", "entropy_change_bits": "entropy change, bits"}[measure]
+    bounds = " ".join(f"{shade} {step:g}" for shade, step in zip(rising, (0, *steps), strict=True))
+    key = f"from {bounds}"
+    if measure == "entropy_change_bits":
+        key += "; down from " + " ".join(f"{shade} {step:g}" for shade, step in zip(falling[1:], steps, strict=True))
+    largest = sorted(zip(*np.nonzero(~np.isnan(values)), strict=True), key=lambda at: -abs(values[at]))
+    side = [f"L{layer:<2} H{head:<2} {values[layer, head]:+.3g}" for layer, head in largest]
+    if measure != "entropy_change_bits":
+        side = [line.replace("+", "") for line in side]
+    above = [Text.assemble((name, "bold"), f", one head off{' · ' * bool(averaged)}{averaged}"), Text(key, "dim")]
+    return head_grid.grid(values, shade, above, ["strongest", *side], chosen, width, height, ascii_only)
+
+
+# ---------------------------------------------------------------------------------------- sets of neurons
+
+
+def sets(
+    data: Sequence[Sweep] | CorpusSweep,
+    measure: str | None,
+    width: int,
+    height: int,
+    *,
+    chosen: tuple[str, int] | None = None,
+    averaged: str = "",
+    ascii_only: bool = False,
+) -> Text:
+    """Curves over k of the k strongest neurons of a class off together, beside random ones: `height` lines.
+
+    measure: None for all three, below each other. chosen: the series' name and k. averaged: as in `panel`.
+    """
+    of = parts(data)
+    measures = OF_SETS if measure is None else (measure,)
+    drawn = {one: [made for made in series(of, one) if made.axis == SETS] for one in measures}
+    marks = legend(marked(drawn[measures[0]]), ascii_only)
+    told = [f"{averaged or over(data, of)}, random: range of draws", averaged or over(data, of)]
+    told = next((words for words in told if len(QUESTION) + 2 + len(words) <= width), "")
+    lines = [Text.assemble((QUESTION, "bold"), f"  {told}"), marks]
+    at = chosen and (chosen[0], math.log2(chosen[1]))
+    room = height - len(lines)
+    for row, one in enumerate(measures):
+        high = room // len(measures) + (row < room % len(measures))
+        body = axes(one, drawn[one], of[0].model.noise_kl if of else math.nan, width, high - 1, 0, at, ascii_only)
+        lines += exactly([title(one, SETS), *body], width, high).split("\n", allow_blank=True)
+    return exactly(lines, width, height, ascii_only)
 
 
 # --------------------------------------------------------------------------------------------------- trace
@@ -183,7 +277,9 @@ def write_svg(file: Path, data: Sequence[Sweep] | CorpusSweep) -> None:
     for line in [corpus_line(data)] if first is data else [tokens_line(group[0]) for group in by_prompt(data)]:
         console.print(line)
     console.print()
-    blocks = 1 if is_trace else len({one.axis for one in series(parts(data), PANELS[0])})
-    console.print(curves(data, width, first.model.n_layers + 4 if is_trace else SVG_HEIGHT * max(blocks, 1)))
+    axes_drawn = {one.axis for one in series(parts(data), PANELS[0])}
+    is_grid = is_trace or axes_drawn == {HEADS}
+    height = first.model.n_layers + 4 if is_grid else SVG_HEIGHT * max(len(axes_drawn), 1)
+    console.print(curves(data, width, height))
     svg = console.export_svg(title=f"sweep · {printable(first.model.name)}", theme=SVG_THEME, code_format=SVG_FORMAT)
     file.write_text(svg, "utf-8")

@@ -21,7 +21,19 @@ from stagescope import __version__
 from stagescope.charts import Span, band, chart
 from stagescope.claims import Claim, claim_json, judge
 from stagescope.claim_numbers import HELD, NOT_HELD, OPEN, Quantity
-from stagescope.engine.protocol import Census, CorpusSweep, Evidence, ModelInfo, Signal, Stage, StageMap
+from stagescope.engine.protocol import (
+    Census,
+    CorpusSweep,
+    Evidence,
+    Failure,
+    HeadScores,
+    ModelInfo,
+    Probe,
+    Signal,
+    Stage,
+    StageMap,
+)
+from stagescope.paper_causes import probes, subjoiners
 from stagescope.paper_figures import Figure, figure_json, figures
 from stagescope.paper_style import STYLE
 from stagescope.published import Reference, reference
@@ -31,7 +43,7 @@ from stagescope.text import printable
 
 PAPER = "Lad, Gurnee, Tegmark, “The Remarkable Robustness of LLMs: Stages of Inference?”, arXiv 2406.19384"
 GLYPHS = {HELD: "●", NOT_HELD: "○", OPEN: "–"}
-COLUMNS = {"3": 3, "4": 3, "5": 3}  # panels side by side; the others below each other, under one x axis
+COLUMNS = {"3": 3, "4": 3, "5": 3, "9": 3, "10": 2}  # panels side by side; the others below each other, under one x axis
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,6 +55,8 @@ class PaperData:
     evidence: Evidence
     census: Census
     stages: StageMap
+    heads: HeadScores | Failure  # or why there are none
+    probe: Probe | Failure
 
 
 def write(path: Path, data: PaperData) -> tuple[Path, Path]:
@@ -76,7 +90,8 @@ def paper_json(data: PaperData) -> dict[str, Any]:
 
 def _made(data: PaperData) -> tuple[tuple[Figure, ...], tuple[Claim, ...]]:
     measured = (data.info, data.sweep, data.evidence, data.census)
-    return figures(*measured, reference(data.info)), judge(*measured)
+    made = (*figures(*measured, reference(data.info)), subjoiners(data.heads), probes(data.probe))
+    return made, judge(*measured, data.heads, data.probe)
 
 
 def _write_whole(path: Path, text: str) -> None:
@@ -189,7 +204,7 @@ def _class(verdict: str) -> str:
 
 
 def _figure(figure: Figure, n_layers: int) -> str:
-    panels = "\n".join(chart(panel, (0, n_layers - 1)) for panel in figure.panels)
+    panels = "\n".join(chart(panel, panel.ends or (0, n_layers - 1), panel.x_title) for panel in figure.panels)
     return (
         f'<section>\n<h2 id="figure-{figure.number}">Figure {figure.number}. {text(figure.title)}</h2>\n<figure>\n'
         f'<div class="panels of-{COLUMNS.get(figure.number, 1)}">\n{panels}\n</div>\n'

@@ -94,13 +94,27 @@ def stages(args: argparse.Namespace) -> int:
 
 
 def paper(args: argparse.Namespace) -> int:
-    from stagescope.engine.protocol import Census, CorpusSweep, EngineError, Evidence, MapStages, StageMap
+    from stagescope.engine.protocol import (
+        Census,
+        CorpusSweep,
+        EngineError,
+        Evidence,
+        Failure,
+        FindHeads,
+        HeadScores,
+        MapStages,
+        Probe,
+        StageMap,
+        TakeProbe,
+    )
     from stagescope.text import printable
 
     try:
         expect_place(args.out, "the report")
-        with texts_of(args) as texts:
-            found, failure = ask(args, lambda engine: MapStages(texts), recall=False)  # the parts as well
+        with texts_of(args) as texts:  # words and contexts of prompts are too few: of the standard text then
+            requests = (MapStages(texts), FindHeads(texts.file or ""), TakeProbe(texts.file or ""))
+            each = [lambda engine, one=one: one for one in requests]
+            found, failure = ask(args, *each, recall=False, spare=FindHeads | TakeProbe)  # the parts of the map as well
     except EngineError as error:
         return fail(error.failure)
     if failure:
@@ -109,7 +123,10 @@ def paper(args: argparse.Namespace) -> int:
     from stagescope.report import left_out
 
     latest = {type(reply): reply for reply in found}
-    data = PaperData(found[0], latest[CorpusSweep], latest[Evidence], latest[Census], latest[StageMap])
+    of_map = (latest[kind] for kind in (CorpusSweep, Evidence, Census, StageMap))
+    refused = [reply for reply in found if isinstance(reply, Failure)]
+    heads = latest.get(HeadScores) or refused.pop(0)
+    data = PaperData(found[0], *of_map, heads, latest.get(Probe) or refused.pop(0))
     warn([*data.info.warnings, *left_out(data.evidence, args.window or 512)])
     try:
         page, numbers = write(Path(args.out), data)

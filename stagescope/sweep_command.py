@@ -29,12 +29,13 @@ def sweep(args: argparse.Namespace) -> int:
     except EngineError as error:
         return fail(error.failure)
     engine, schedules = LocalEngine(), ()
+    layer = getattr(args, "layer", None)  # of heads and neurons
 
     def request() -> TakeSweep | SweepCorpus:
         if args.corpus is not None:
-            return SweepCorpus(args.corpus, args.kind, schedules, args.tokens, args.window)
+            return SweepCorpus(args.corpus, args.kind, schedules, args.tokens, args.window, layer)
         tracked = None if args.track is None else next(engine.answer(FindToken(args.track))).id
-        return TakeSweep(prompts, args.kind, schedules, args.position, tracked)
+        return TakeSweep(prompts, args.kind, schedules, args.position, tracked, layer)
 
     def work() -> Iterator[Reply | list[Sweep]]:
         nonlocal schedules
@@ -84,14 +85,15 @@ def _schedules(file: str | None, lines: list[str], info: ModelInfo) -> tuple[str
     from stagescope.engine.protocol import EngineError
 
     try:
-        return () if file is None else read_schedules(lines, info.n_layers, info.parallel)
+        known = {"n_heads": info.n_heads, "d_mlp": info.d_mlp}
+        return () if file is None else read_schedules(lines, info.n_layers, info.parallel, **known)
     except EngineError as error:
         failure = error.failure
         raise EngineError(failure.kind, f"{shown_name(file)}: {failure.message}", failure.hint) from error
 
 
 def _show_sweep(args: argparse.Namespace, result: list[Sweep] | CorpusSweep) -> int:
-    from stagescope import sweep_report
+    from stagescope import sweep_report, sweep_table
     from stagescope.report import left_out
     from stagescope.text import printable
 
@@ -104,7 +106,7 @@ def _show_sweep(args: argparse.Namespace, result: list[Sweep] | CorpusSweep) -> 
     elif args.csv:
         print_text("".join(f"{line}\n" for line in sweep_report.csv_lines(result)))
     else:
-        print_lines(*([_curves(result, args.ascii)] if args.plot else []), *sweep_report.sweep_text(result, width()))
+        print_lines(*([_curves(result, args.ascii)] if args.plot else []), *sweep_table.sweep_text(result, width()))
     if args.svg is None:
         return 0
     from stagescope import figures
@@ -128,12 +130,14 @@ def _curves(result: list[Sweep] | CorpusSweep, is_ascii: bool) -> Text:
 
 def _remarks(result: list[Sweep] | CorpusSweep) -> Iterator[str]:
     """What a reader of the numbers should know: warnings of the model, rows that are marked, each reason once."""
+    from stagescope.sweep_units import row_name
+
     sweeps = result if isinstance(result, list) else [result]
     yield from sweeps[0].model.warnings
     marked: dict[str, dict[str, None]] = {}
     for sweep in sweeps:
         for row, reason in sorted(sweep.notes.items()):
-            marked.setdefault(reason, {})[sweep.rows[row].schedule] = None
-    for reason, schedules in marked.items():
-        more = f" and {len(schedules) - 5} more" if len(schedules) > 5 else ""
-        yield f"{', '.join([*schedules][:5])}{more}: {reason}"
+            marked.setdefault(reason, {})[row_name(sweep.rows[row])] = None
+    for reason, names in marked.items():
+        more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+        yield f"{', '.join([*names][:5])}{more}: {reason}"

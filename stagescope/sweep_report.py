@@ -1,4 +1,5 @@
-"""A Sweep, several or a CorpusSweep as JSON (the contract of the command line), as CSV and as plain text.
+"""What the rows of a Sweep, several or a CorpusSweep come to; all of it as JSON (the contract of the command line) and as
+CSV. sweep_table.py prints it as plain text, sweep_units.py knows more of heads and neurons.
 
 Means are over what science.md lets into them: every position but a prefix token's. Intervals are 95 %, by bootstrap
 over prompts or documents; one prompt has none.
@@ -15,13 +16,12 @@ from typing import Any
 
 import numpy as np
 from rich.cells import cell_len
-from rich.table import Table
 from rich.text import Text
 
 from stagescope.engine.pool import MEASURES, over_prompts
-from stagescope.engine.protocol import CorpusSweep, ModelInfo, Sweep, SweepRow
+from stagescope.engine.protocol import CorpusSweep, ModelInfo, Sweep
 from stagescope.report import model_json, number, numbers, truths
-from stagescope.text import fit, printable, visible
+from stagescope.text import printable, visible
 
 STATISTICS = ("mean", "median", "low", "high")
 NOT_RUN = "not run"
@@ -30,11 +30,9 @@ NAMES = {  # one, several
     "mlp-off": ("mlp-off", "mlp-offs"), "pairs": ("pair", "pairs"), "trace": ("place", "places"),
     "repeat": ("repeat", "repeats"), "painters": ("painters variant", "painters variants"),
     "press": ("sublayer order", "sublayer orders"), "schedules": ("schedule", "schedules"),
+    "heads": ("head", "heads"), "neurons": ("neuron", "neurons"), "neuron-sets": ("set of neurons", "sets of neurons"),
 }  # fmt: skip
-TRACE_COLUMNS = 12  # positions side by side in the text of a trace: 76 cells
 LINE = 80  # cells that the line of a corpus takes at most
-SCHEDULE = 12, 60  # cells a schedule may be cut to before columns go, and the most that it takes
-GO_FIRST = ("note", "place", "95 %", "median")  # columns, where the terminal is narrow
 
 
 # ----------------------------------------------------------------------------------------- what rows come to
@@ -184,6 +182,7 @@ def _row_json(data: Sweep | CorpusSweep, index: int, summaries: dict[str, np.nda
         "layer": row.layer,
         "variant": row.variant,
         "position": row.position,
+        "index": row.index,
         "note": note(data, index),
     }
     for measure in MEASURES:
@@ -209,7 +208,7 @@ def csv_lines(data: Sequence[Sweep] | CorpusSweep) -> Iterator[str]:
     """
     statistics = [f"{measure}_{name}" for measure in MEASURES for name in STATISTICS]
     yield _csv_line(
-        ["prompt", "schedule", "kind", "layer", "variant", "position", "scored", *statistics]
+        ["prompt", "schedule", "kind", "layer", "variant", "position", "index", "scored", *statistics]
         + ["tracked_rank", "tracked_p", "note"]
     )
     for sweep in [data] if isinstance(data, CorpusSweep) else data:
@@ -223,7 +222,7 @@ def csv_lines(data: Sequence[Sweep] | CorpusSweep) -> Iterator[str]:
             if row.kind == "trace" and sweep.done[index]:
                 (at,) = sweep.positions
                 tracked = [number(sweep.tracked_rank[index, at]), number(sweep.tracked_p[index, at])]
-            cells = [prompt, row.schedule, row.kind, row.layer, row.variant, row.position, scored]
+            cells = [prompt, row.schedule, row.kind, row.layer, row.variant, row.position, row.index, scored]
             yield _csv_line([*cells, *map(number, summaries[index]), *tracked, note(sweep, index)])
 
 
@@ -234,24 +233,7 @@ def _csv_line(cells: Iterable[Any]) -> str:
     return line.getvalue()
 
 
-# -------------------------------------------------------------------------------------------- plain text
-
-
-def sweep_text(data: Sequence[Sweep] | CorpusSweep, width: int = 200) -> list[Text | Table]:
-    """What was swept over what, and a table of every row in `width` cells; a trace as grids of layers x positions.
-    Several prompts are pooled. An effect at or below the noise floor is 0."""
-    if isinstance(data, CorpusSweep):
-        intervals = ", with 95 % intervals over documents" if data.documents > 1 else ""
-        return [sweep_head(data.model), corpus_line(data), Text(f"means over tokens{intervals}"), *_table(data, width)]
-    lines: list[Text | Table] = [sweep_head(data[0].model)]
-    lines += [tokens_line(group[0]) for group in by_prompt(data)]
-    for part in parts(data):
-        if isinstance(part, CorpusSweep):
-            over = f"means over {over_words(part, 'prompt')}, with 95 % intervals over prompts"
-            lines += [Text(over), *_table(part, width)]
-        else:
-            lines += _trace_text(part) if part.kind == "trace" else [_caption(part), *_table(part, width)]
-    return lines
+# ---------------------------------------------------------------------------- what was swept over what
 
 
 def over_words(part: Sweep | CorpusSweep, of: str = "document") -> str:
@@ -287,93 +269,6 @@ def tokens_line(sweep: Sweep) -> Text:
     read_at = sweep.positions[0] if sweep.kind == "trace" else None
     words = [visible(token.text) for token in sweep.tokens]
     return Text("tokens  " + " ".join(f"[{w}]" if at == read_at else w for at, w in enumerate(words)))
-
-
-def _caption(sweep: Sweep) -> Text:
-    done = "" if sweep.complete else f", {int(sweep.done.sum())} of them run"
-    of, last = len(sweep.rows), len(sweep.tokens) - 1
-    no_loss = " (Δloss: all but the last)" if last in sweep.mean_positions() else ""
-    return Text(f"{of} {NAMES[sweep.kind][of != 1]}{done}, over {over_words(sweep)}{no_loss}", style="bold")
-
-
-def _table(data: Sweep | CorpusSweep, width: int) -> list[Table | Text]:
-    """The table, and which columns are left out, if they do not fit into `width` cells."""
-    kl, kept, entropy, loss = (summary(data, measure) for measure in MEASURES)
-    nothing = kl[:, 0] <= data.model.noise_kl
-    rows = range(len(data.rows))
-    columns = {"KL mean": [_kl(kl[row, 0], nothing[row]) for row in rows]}
-    if isinstance(data, CorpusSweep):
-        columns["95 %"] = [_interval(*kl[row, 2:]) for row in rows]
-    columns |= {
-        "median": [_kl(kl[row, 1], nothing[row]) for row in rows],
-        "top-1 kept": [_kept(data, row, kept[row, 0]) for row in rows],
-        "ΔH bits": [_change(entropy[row, 0], nothing[row]) for row in rows],
-        "Δloss nats": [_change(loss[row, 0], nothing[row]) for row in rows],
-        "place": ["" if place is None else f"{place[0]}/{place[1]}" for place in standings(data)],
-    }
-    if any(notes := [note(data, row) for row in rows]):
-        columns["note"] = notes
-    titles = [_title(row) for row in data.rows]
-    least = min(max(map(cell_len, ["schedule", *titles])), SCHEDULE[0])
-
-    def room(gap: int) -> int:
-        return width - sum(gap + max(map(cell_len, [name, *cells])) for name, cells in columns.items())
-
-    gap, left_out = 2 if room(2) >= least else 1, []
-    for name in GO_FIRST:
-        if room(gap) < least and columns.pop(name, None):
-            left_out.append(name)
-    table = Table(box=None, pad_edge=False, collapse_padding=gap == 1, header_style="dim")
-    table.add_column("schedule", no_wrap=True, overflow="ellipsis", max_width=max(min(room(gap), SCHEDULE[1]), 1))
-    for name in columns:
-        table.add_column(name, justify="left" if name == "note" else "right", no_wrap=True)
-    for title, *cells in zip(titles, *columns.values(), strict=True):
-        table.add_row(Text(title), *cells)
-    return [table, *([Text(f"no room for: {', '.join(left_out)} (--csv has all)", style="dim")] if left_out else [])]
-
-
-def _interval(low: float, high: float) -> str:
-    return "" if math.isnan(low) else f"[{low:.3g}-{high:.3g}]"
-
-
-def _title(row: SweepRow) -> str:
-    """A row's schedule; in front of one too long to read, its variant: k=3  order 0a 1a 2a 0m ..."""
-    return printable(f"{row.variant}  {row.schedule}" if row.kind == "press" else row.schedule)
-
-
-def _kl(nats: float, is_nothing: bool) -> str:
-    return "" if math.isnan(nats) else "0" if is_nothing else f"{nats:.3g}"
-
-
-def _change(value: float, is_nothing: bool) -> str:
-    if math.isnan(value):
-        return ""
-    return "0" if is_nothing else f"{value:+.2f}".replace("-0.00", "+0.00")
-
-
-def _kept(data: Sweep | CorpusSweep, index: int, share: float) -> str:
-    if math.isnan(share):
-        return ""
-    if isinstance(data, CorpusSweep):
-        return f"{100 * share:.1f} %"
-    values = data.top1_same[index, data.mean_positions()]
-    return f"{int(np.nansum(values))}/{int((~np.isnan(values)).sum())}"
-
-
-def _trace_text(sweep: Sweep) -> list[Text]:
-    """The tracked token's p at the position read, every layer left out at every position; the last layer on top."""
-    (at,) = sweep.positions
-    grid = trace_grid(sweep)
-    lines = [trace_caption(sweep)]
-    for first in range(0, len(sweep.tokens), TRACE_COLUMNS):
-        shown = range(first, min(first + TRACE_COLUMNS, len(sweep.tokens)))
-        lines.append(Text("lay " + "".join(f"{f'[{p}]' if p == at else p:>6}" for p in shown), style="dim"))
-        for layer in reversed(range(sweep.model.n_layers)):
-            cells = (grid[layer, position] for position in shown)
-            lines.append(Text(f"{layer:3} " + "".join(f"{'' if math.isnan(p) else f'{p:.3f}':>6}" for p in cells)))
-        lines.append(Text("    " + "".join(f" {fit(visible(sweep.tokens[p].text), 5)}" for p in shown)))
-    wrong = [f"{sweep.rows[row].schedule}: {printable(text)}" for row, text in sorted(sweep.notes.items())]
-    return [*lines, *map(Text, wrong)]
 
 
 def trace_grid(sweep: Sweep, measure: str = "tracked_p") -> np.ndarray:

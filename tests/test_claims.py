@@ -12,7 +12,8 @@ from sweeps import make_corpus
 from stagescope.claim_numbers import drawn
 from stagescope.claims import CLAIMS, HELD, NOT_HELD, OPEN, Claim, claim_json, judge
 from stagescope.engine.pool import BOOTSTRAP_SEED, RESAMPLES
-from stagescope.engine.protocol import Census
+from stagescope.engine import fake_causes
+from stagescope.engine.protocol import Census, Failure, FindHeads, ProbeScore, TakeProbe
 
 L, DOCUMENTS = 20, 12
 LAYER, DEPTH = np.linspace(0, 1, L), np.linspace(0, 1, L + 1)
@@ -39,6 +40,7 @@ EVIDENCE = {
     "kl_final_nats": 10 * np.minimum(1, 2.2 - 2.2 * DEPTH), "kl_final_nats_v1": 9 * (1 - DEPTH),
     "top1_final": DEPTH**4, "entropy_bits": 12 - 9 * np.maximum(0, DEPTH - 0.4) + 12 * np.maximum(0, DEPTH - 0.9),
 }  # fmt: skip
+CAUSES = {"join": 0.4, "join_at": 2, "alone": 0.75, "together": 0.85, "random": 0.55}
 PREDICTION, SUPPRESSION = 100 * bump(0.85), 120 * bump(1.0, 0.06)
 
 
@@ -72,12 +74,22 @@ def world(
         high=sum(counted), prediction=counted[0], suppression=counted[1], unsigned=counted[0] * 0, partition=counted[0] * 0,
         variance=flat, skew=flat, kurtosis=flat, sign=flat.astype(np.int8), consistency=flat,
     )  # fmt: skip
-    return {claim.id: claim for claim in judge(model, sweep, replace(evidence, sums=sums), census)}
+    told = CAUSES | changes
+    heads = fake_causes.head_scores(model, FindHeads())
+    score = np.zeros((L, 4, 3))
+    score[told["join_at"], 1] = told["join"] + np.array([0, -0.02, 0.02])
+    probe = fake_causes.probe(model, TakeProbe())
+    scores = [
+        ProbeScore(kind, 1, 1, size, 1.0, told[name], told[name], told[name] - 0.03, told[name] + 0.03)
+        for kind, size, name in (("prediction", 1, "alone"), ("random", 1, "random"), ("prediction", 8, "together"))
+    ]
+    causes = replace(heads, score=score, held=score), replace(probe, neurons=tuple(scores[:2]), ensembles=tuple(scores[2:]))
+    return {claim.id: claim for claim in judge(model, sweep, replace(evidence, sums=sums), census, *causes)}
 
 
 def test_where_the_paper_holds_every_claim_is_held():
     claims = world()
-    assert list(claims) == [row.id for row in CLAIMS] and len(claims) == 17
+    assert list(claims) == [row.id for row in CLAIMS] and len(claims) == 20
     others = {name: (claim.verdict, claim.reason) for name, claim in claims.items() if claim.verdict != HELD}
     assert list(others) == ["last-swap-gpt2"] and "no GPT-2" in others["last-swap-gpt2"][1]
     for claim in claims.values():
@@ -101,6 +113,9 @@ BROKEN = {
     "mlp-peaks-late": {"mlp_norm": 5 + 60 * bump(0.3)},
     "entropy-falls": {"entropy_bits": 12 - 0.1 * DEPTH},
     "entropy-turns": {"entropy_bits": 12 - 9 * DEPTH},
+    "heads-join": {"join_at": L - 1},
+    "neurons-tell": {"alone": 0.52},
+    "ensembles-tell": {"together": 0.6},
 }
 
 
@@ -130,6 +145,8 @@ def test_a_difference_within_its_interval_decides_nothing():
 
 
 CENSUS = ("prediction-appears", "prediction-peaks", "suppression-overtakes")
+CAUSED = ("heads-join", "neurons-tell", "ensembles-tell")  # by words and contexts of their own
+NOTHING = Failure("usage", "12 words are too few."), Failure("usage", "3 contexts are too few.")
 
 
 @pytest.mark.parametrize(
@@ -150,9 +167,9 @@ def test_a_census_that_says_little_decides_nothing(changes, why):
 
 def test_one_document_has_no_interval_and_few_layers_no_middle():
     claims = world(documents=1)
-    assert {claim.verdict for name, claim in claims.items() if name not in CENSUS} == {OPEN}
+    assert {claim.verdict for name, claim in claims.items() if name not in (*CENSUS, *CAUSED)} == {OPEN}
     assert "one document" in claims["mlp-peaks-late"].reason.lower() and claims["prediction-peaks"].verdict == HELD
-    small = judge(make_info(6), make_corpus(n_layers=6), make_evidence(6, documents=4), None)
+    small = judge(make_info(6), make_corpus(n_layers=6), make_evidence(6, documents=4), None, *NOTHING)
     assert {claim.verdict for claim in small} == {OPEN} and "6 layers" in small[0].reason
 
 
@@ -167,7 +184,7 @@ def test_one_document_has_no_interval_and_few_layers_no_middle():
 )
 def test_short_prompts_leave_every_claim_a_verdict(documents, long, verdict, why):
     claims = world(documents=documents, long=long)
-    assert len(claims) == 17 and {claim.verdict for claim in claims.values()} <= {HELD, NOT_HELD, OPEN}
+    assert len(claims) == 20 and {claim.verdict for claim in claims.values()} <= {HELD, NOT_HELD, OPEN}
     near = claims["near-attention"]
     assert near.verdict == verdict and why in near.reason.lower(), near
     assert claims["mlp-peaks-late"].verdict == (HELD if documents > 1 else OPEN)  # what needs no long one is as before
@@ -188,8 +205,9 @@ def test_all_curves_are_of_the_same_documents_drawn_anew():
 
 def test_what_was_not_measured_is_not_measurable():
     info, sweep, evidence = make_info(L), make_corpus(("swap",), L), make_evidence(L, documents=4, lenses=())
-    claims = {claim.id: claim for claim in judge(info, sweep, evidence, make_census(L))}
+    claims = {claim.id: claim for claim in judge(info, sweep, evidence, make_census(L), *NOTHING)}
     assert "no drop" in claims["first-drop"].reason and "were not kept" in claims["first-swap"].reason
+    assert "12 words" in claims["heads-join"].reason and claims["neurons-tell"].verdict == OPEN
     assert "not measured" in claims["lens-falls"].reason and claims["near-attention"].verdict == HELD
 
 

@@ -353,4 +353,4 @@ def test_help_lists_the_kinds_and_imports_nothing_heavy() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert all(f"  {kind:9} {sentence}" in done.stdout for kind, sentence in KINDS.items())
+    assert all(f"  {kind:12} {sentence}" in done.stdout for kind, sentence in KINDS.items())

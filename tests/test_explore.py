@@ -14,7 +14,7 @@ from textual.pilot import Pilot
 from stagescope import actions
 from stagescope.app import StageApp
 from stagescope.engine.fake import FakeEngine
-from stagescope.engine.protocol import Failure, FindToken, Load, Read, TakeCensus
+from stagescope.engine.protocol import Failure, FindToken, Load, Read, TakeAttribution, TakeCensus
 from stagescope.screens.ask import Ask, Confirm
 from stagescope.screens.attention import AttentionScreen
 from stagescope.screens.attribution import AttributionScreen
@@ -190,7 +190,7 @@ async def test_every_key_does_what_the_help_says():
         "heads": ([], lambda app: isinstance(app.screen, HeadsScreen)),
         "probe": ([], lambda app: isinstance(app.screen, ProbeScreen)),
         "similarity": ([], lambda app: isinstance(app.screen, SimilarityScreen)),
-        "column": ([], lambda app: "not yet" in drawn(app)),
+        "column": ([], lambda app: "a±m" in drawn(app) and "▲" in drawn(app)),
         "pin": ([], lambda app: app.explore.deck.prompts == (PROMPT,)),
         "deck_back": ([], lambda app: "the deck is empty: p pins this prompt" in drawn(app)),
         "deck_forward": ([], lambda app: "the deck is empty: p pins this prompt" in drawn(app)),
@@ -223,6 +223,56 @@ async def test_the_same_key_takes_an_edit_back():
             await settled(pilot)
             await pilot.press("s" if key == "S" else key)
             assert str(app.explore.schedule) == ""
+
+
+async def test_direct_effects_come_after_the_reading_and_go_at_once_with_it():
+    engine = FakeEngine()
+    engine.gates[TakeAttribution] = asyncio.Event()
+    async with running(engine, schedule="drop 3") as (app, pilot, _):
+        marks = lambda: any(mark in drawn(app) for mark in "▲▼")  # noqa: E731
+        await pilot.press("c")
+        await until(pilot, lambda: TakeAttribution(PROMPT, "drop 3") in engine.requests)
+        assert "a±m" in drawn(app) and not marks()
+        await pilot.press("d")  # they are not there yet, and the next reading is
+        await settled(pilot)
+        await until(pilot, lambda: TakeAttribution(PROMPT, "drop 3 11") in engine.requests)
+        engine.gates[TakeAttribution].set()
+        await until(pilot, marks)
+        engine.gates[Read] = asyncio.Event()
+        await pilot.press("b")
+        await until(pilot, lambda: not marks())
+        engine.gates[Read].set()
+        await until(pilot, lambda: marks() and engine.requests[-1] == TakeAttribution(PROMPT))
+
+
+async def test_the_column_shows_the_change_under_an_edit_alone():
+    async with running(schedule="drop 3") as (app, pilot, engine):
+        await pilot.press("c", "c")
+        await until(pilot, lambda: "aΔm" in drawn(app) and "▲" in drawn(app))
+        await pilot.press("b")
+        await until(pilot, lambda: "a±m" in drawn(app))
+        await pilot.press("c")
+        await until(pilot, lambda: "a m" in drawn(app))
+        engine.gates[TakeAttribution] = asyncio.Event()
+        await pilot.press("t", *["backspace"] * 9, "space", *"Rome", "enter")
+        await settled(pilot)
+        await pilot.press("c")
+        await until(pilot, lambda: "direct" in app.explore.jobs)
+        await pilot.press("escape")
+        await until(pilot, lambda: "a m" in drawn(app) and not app.explore.jobs)
+
+
+async def test_heads_off_are_marked_and_their_attention_still_toggles():
+    async with running(schedule="head-off 11.1-2") as (app, pilot, _):
+        await until(pilot, lambda: "▸11 ▣h" in drawn(app) and "layer 11 (heads 1, 2 off)" in drawn(app))
+        for key, text in {"a": "attn-off 11", "m": "mlp-off 11", "d": "drop 11"}.items():
+            await pilot.press(key)
+            assert str(app.explore.schedule) == f"head-off 11.1-2; {text}"
+            await settled(pilot)
+            await pilot.press(key)
+            assert str(app.explore.schedule) == "head-off 11.1-2"
+        await pilot.press("colon", *"head-off 2.9", "enter")
+        await until(pilot, lambda: "layer 2 has heads 0-3" in drawn(app))
 
 
 async def test_undo_redo_and_the_baseline():

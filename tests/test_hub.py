@@ -1,88 +1,32 @@
 """The Hugging Face hub, on loopback."""
 
-import json
 import shutil
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 
 import pytest
 from failures import failure
+from hub_server import serving
 
 from stagescope.engine import hub, store
 
 
-COMMIT = "0123456789abcdef0123456789abcdef01234567"
-
-
-def oid(file: Path) -> str:
-    return f"{file.name:0<40.40}"
-
-
-class Hub(BaseHTTPRequestHandler):
-    """As much of the hub as a download asks for: org/tiny is there, others answer as their names say."""
-
-    files: Path
-    asked: list[str]
-
-    def do_HEAD(self):
-        self.do_GET()
-
-    def do_GET(self):
-        path = self.path.split("?")[0]
-        self.asked.append(path)
-        for word, status, code in (
-            ("gated", 403, "GatedRepo"), ("none", 404, "RepoNotFound"), ("secret", 401, "RepoNotFound"),
-            ("ill", 500, ""),
-        ):
-            if f"org/{word}" in path:
-                return self.answer(status, b"", {"X-Error-Code": code} if code else {})
-        if path == "/api/models/org/tiny/revision/main":
-            return self.answer(200, json.dumps({"id": "org/tiny", "sha": COMMIT, "siblings": []}).encode())
-        if path == f"/api/models/org/tiny/tree/{COMMIT}":
-            files = sorted(self.files.iterdir())
-            entries = [{"path": file.name, "size": file.stat().st_size, "oid": oid(file)} for file in files]
-            return self.answer(200, json.dumps([{"type": "file"} | entry for entry in entries]).encode())
-        file = self.files / path.rsplit("/")[-1]
-        tag = {"ETag": f'"{oid(file)}"', "X-Repo-Commit": COMMIT}
-        return self.answer(200, file.read_bytes(), tag)
-
-    def answer(self, status: int, body: bytes, headers=()):
-        self.send_response(status)
-        for name, value in dict(headers).items():
-            self.send_header(name, value)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        if self.command != "HEAD":
-            self.wfile.write(body)
-
-    def log_message(self, *args):
-        """Nothing on stderr."""
-
-
 @pytest.fixture
 def hub_server(tmp_path, gpt2_dir, monkeypatch):
-    """The hub on loopback, an empty cache, and no ban on the network. Gives the Hub class."""
+    """The hub on loopback, an empty cache, and no ban on the network."""
     from huggingface_hub import constants
 
-    Hub.files = shutil.copytree(gpt2_dir, tmp_path / "repository")
-    (Hub.files / "modeling_evil.py").write_text("raise SystemExit")
-    (Hub.files / "pytorch_model.bin").write_bytes(b"a pickle")
-    Hub.asked = []
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
-    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-    thread.start()
+    files = shutil.copytree(gpt2_dir, tmp_path / "repository")
+    (files / "modeling_evil.py").write_text("raise SystemExit")
+    (files / "pytorch_model.bin").write_bytes(b"a pickle")
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    address = f"http://127.0.0.1:{server.server_port}"
-    monkeypatch.setattr(constants, "ENDPOINT", address)
-    template = address + "/{repo_id}/resolve/{revision}/{filename}"
-    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub-cache"))
-    yield Hub
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    monkeypatch.setattr(hub, "WAITS", (0.01, 0.01))
+    monkeypatch.setattr("huggingface_hub.file_download.time.sleep", lambda seconds: None)
+    with serving(files) as server:
+        monkeypatch.setattr(constants, "ENDPOINT", server.address)
+        template = server.address + "/{repo_id}/resolve/{revision}/{filename}"
+        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub-cache"))
+        yield server
 
 
 def test_a_model_of_the_hub_comes_without_code_and_pickles_and_stays(hub_server, home):
@@ -129,6 +73,7 @@ def test_a_repository_without_a_model_is_refused_by_name(hub_server):
     ("repo_id", "words", "hint"),
     [
         ("org/gated", "is gated", "HF_TOKEN"),
+        ("org/forbidden", "is gated", "Accept them"),
         ("org/none", "not at the Hugging Face hub", "Check the id"),
         ("org/none-gpt2-xl", "not at the Hugging Face hub", "gpt2-xl"),
         ("org/secret", "not at the Hugging Face hub", "HF_TOKEN"),

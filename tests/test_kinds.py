@@ -4,14 +4,15 @@ import subprocess
 import sys
 from collections import Counter
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stagescope.engine import kinds
+from stagescope.engine import kinds, strongest
 from stagescope.engine.kinds import KINDS, entries, listed, parse_kinds, read_schedules
 from stagescope.engine.plan import Switch
-from stagescope.engine.protocol import EngineError
+from stagescope.engine.protocol import Census, EngineError
 from stagescope.engine.schedule import ScheduleError, parse, resolve
 from stagescope.text import printable
 
@@ -21,6 +22,25 @@ ZERO = (Switch("zero", None),)
 
 def schedules(kind, n_layers, **given):
     return [row.schedule for row in entries(kind, n_layers, **given)]
+
+
+def census(n_layers: int, d_mlp: int = 64, high: int = 12, null: float = 0.0) -> Census:
+    """The first neurons of every layer have a high kurtosis, later layers' more: two prediction, one suppression, .."""
+    number = np.arange(n_layers * d_mlp).reshape(n_layers, d_mlp)
+    kurtosis = np.where(number % d_mlp < high, 11.0 + number / 7, 3.0)
+    skew = np.where(number % 3 < 2, 1.0, -1.0)
+    counts = [np.zeros(n_layers, np.int32)] * 5
+    ones = np.ones_like(number, np.int8)
+    return Census("tiny", "f", "weights", 256, null, d_mlp, *counts, kurtosis * 0, skew, kurtosis, ones, kurtosis * np.nan)
+
+
+def members(found: Census, name: str) -> set[tuple[int, int]]:
+    return {(int(layer), int(n)) for layer, n in np.argwhere(strongest.classes(found, 64)[name])}
+
+
+def off(row) -> list[tuple[int, int]]:
+    (step,) = parse(row.schedule).steps
+    return sorted((single.layer, single.first) for single in step.singles)
 
 
 def order(row, n_layers):
@@ -39,18 +59,23 @@ def refusal(work, *given):
 @pytest.mark.parametrize("n_layers", DEPTHS)
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_row_is_canonical_and_can_be_carried_out(kind, n_layers):
-    rows = entries(kind, n_layers, n_positions=4)
+    rows = entries(kind, n_layers, n_positions=4, n_heads=3, census=census(n_layers))
     for row in rows:
         assert row.kind == kind and row.schedule == str(parse(row.schedule))
-        resolve(parse(row.schedule), n_layers, n_positions=4)
-        assert (row.layer is None) == (kind == "press") and (row.position is None) == (kind != "trace")
-    assert len({row.schedule for row in rows}) == len(rows)
+        resolve(parse(row.schedule), n_layers, n_positions=4, n_heads=3, d_mlp=64)
+        assert (row.layer is None) == (kind in ("press", "neuron-sets")) and (row.position is None) == (kind != "trace")
+        assert (row.index is not None) == (kind in kinds.OF_PARTS)
+    assert len({row.schedule for row in rows}) == len(rows) or kind == "neuron-sets"
 
 
 @pytest.mark.parametrize("n_layers", DEPTHS)
 def test_how_many_rows_each_kind_has(n_layers):
     spans = max((n_layers - 2) // 2, 0)
-    assert {kind: len(entries(kind, n_layers, n_positions=4)) for kind in KINDS} == {
+    known = {"n_positions": 4, "n_heads": 3, "census": census(n_layers)}
+    prediction, suppression = (len(members(known["census"], name)) for name in kinds.CLASSES)
+    singly = min(prediction, 20), min(suppression, 20)
+    sets = sum(k <= n for n in (prediction, suppression) for k in kinds.TOGETHER)
+    assert {kind: len(entries(kind, n_layers, **known)) for kind in KINDS} == {
         "drop": n_layers,
         "swap": n_layers - 1,
         "attn-off": n_layers,
@@ -60,6 +85,9 @@ def test_how_many_rows_each_kind_has(n_layers):
         "repeat": max(n_layers - 2, 0) + max(n_layers - 4, 0),
         "painters": spans * (5 + kinds.SHUFFLES),
         "press": n_layers - 1,
+        "heads": 3 * n_layers,
+        "neurons": sum(singly) + min(sum(singly), 20),
+        "neuron-sets": sets * (1 + kinds.CONTROLS),
     }
 
 
@@ -141,6 +169,55 @@ def test_press_is_a_sandwich(n_layers):
             assert [layer for which, layer in executed if which == part] == list(range(n_layers))
 
 
+def test_heads_of_every_layer_or_of_one():
+    rows = entries("heads", 3, n_heads=2)
+    assert [(row.schedule, row.layer, row.index, row.variant) for row in rows][2:4] == [
+        *(("head-off 1.0", 1, 0, "head 0"), ("head-off 1.1", 1, 1, "head 1")),
+    ]
+    assert entries("heads", 3, n_heads=2, layer=1) == rows[2:4]
+
+
+def test_neurons_are_the_strongest_of_each_class_and_random_ones_of_their_layers():
+    found = census(6)
+    for layer in (None, 2):
+        rows = entries("neurons", 6, census=found, layer=layer)
+        by_variant = {name: [off(row)[0] for row in rows if row.variant == name] for name in (*kinds.CLASSES, "random")}
+        assert all(off(row) == [(row.layer, row.index)] for row in rows)
+        for name in kinds.CLASSES:
+            here = [at for at in members(found, name) if layer in (None, at[0])]
+            ranked = sorted(here, key=lambda at: -found.kurtosis[at])
+            assert by_variant[name] == ranked[:20]
+        taken = Counter(at for name in kinds.CLASSES for at, _ in by_variant[name])
+        assert not set(by_variant["random"]) & (members(found, "prediction") | members(found, "suppression"))
+        assert Counter(at for at, _ in by_variant["random"]) <= taken
+        assert len(set(by_variant["random"])) == min(20, taken.total())
+    assert entries("neurons", 6, census=found) == entries("neurons", 6, census=census(6))  # the same every time
+
+
+def test_sets_grow_and_their_controls_are_of_the_same_layers_in_the_same_numbers():
+    found = census(6)
+    strong = members(found, "prediction") | members(found, "suppression")
+    rows = entries("neuron-sets", 6, census=found)
+    for name in kinds.CLASSES:
+        sets = {row.index: off(row) for row in rows if row.variant == name}
+        assert list(sets) == [k for k in kinds.TOGETHER if k <= len(members(found, name))]
+        controls = [row for row in rows if row.variant == f"random as {name}"]
+        drawn = {row.schedule for row in controls if row.index == 8}
+        assert len(controls) == kinds.CONTROLS * len(sets) and len(drawn) == kinds.CONTROLS
+        for row in controls:
+            assert len(off(row)) == row.index and not strong & set(off(row))
+            assert Counter(at for at, _ in off(row)) == Counter(at for at, _ in sets[row.index])
+        assert all(set(sets[k]) < set(sets[2 * k]) <= members(found, name) for k in sets if 2 * k in sets)
+
+
+@pytest.mark.parametrize("kind", kinds.OF_CENSUS)
+def test_without_classes_there_are_no_neurons_to_sweep(kind):
+    assert "no prediction and no suppression" in refusal(lambda: entries(kind, 6, census=census(6, high=0)))[0]
+    assert "degenerate (2.0%" in refusal(lambda: entries(kind, 6, census=census(6, null=0.02)))[0]
+    with pytest.raises(ValueError, match="census"):
+        entries(kind, 6)
+
+
 def test_press_is_refused_where_sublayers_have_no_order():
     message, _ = refusal(lambda: entries("press", 6, parallel_blocks=True))
     assert "in parallel" in message and "press" in message
@@ -200,6 +277,11 @@ def test_a_file_of_schedules():
     assert read_schedules(["  # drop 1\n", "drop 2 @99999\r\n", ";\n", "drop 2\n", "drop 2"], 6, False) == (
         *("drop 2 @99999", "", "drop 2", "drop 2"),
     )
+
+
+def test_a_file_that_names_heads_the_model_has_not():
+    assert read_schedules(["head-off 5.9"], 6, False) == ("head-off 5.9",)
+    assert "layer 5 has heads 0-3" in refusal(lambda: read_schedules(["head-off 5.9"], 6, False, n_heads=4))[0]
 
 
 def test_every_wrong_line_is_named_with_its_place():

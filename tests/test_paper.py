@@ -14,8 +14,9 @@ from readings import make_census, make_info
 from sweeps import make_corpus
 
 from stagescope import paper
+from stagescope.engine import fake_causes
 from stagescope.engine.fake_findings import stage_map
-from stagescope.engine.protocol import ModelInfo, Texts
+from stagescope.engine.protocol import Failure, FindHeads, ModelInfo, TakeProbe, Texts
 from stagescope.engine.tokens import Token
 from stagescope.paper import PaperData
 from stagescope.published import reference
@@ -29,7 +30,8 @@ def make_data(n_layers: int = 12, documents: int = 16, **info) -> PaperData:
     model = make_info(n_layers, **info)
     sweep = replace(make_corpus(n_layers=n_layers, documents=documents), model=model)
     evidence = replace(make_evidence(n_layers, documents=documents), model=model)
-    return PaperData(model, sweep, evidence, make_census(n_layers), stage_map(model, Texts()))
+    causes = fake_causes.head_scores(model, FindHeads()), fake_causes.probe(model, TakeProbe())
+    return PaperData(model, sweep, evidence, make_census(n_layers), stage_map(model, Texts()), *causes)
 
 
 class Seen(HTMLParser):
@@ -63,7 +65,7 @@ def test_the_page_stands_alone_and_is_well_formed(tmp_path):
         assert word not in page.lower()
     assert "prefers-color-scheme: dark" in page
     heads = [head.text for head in ET.fromstring(page).iter(f"{HTML}h2")]
-    assert [head.split(".")[0] for head in heads[:6]] == [f"Figure {n}" for n in range(3, 9)]
+    assert [head.split(".")[0] for head in heads[:8]] == [f"Figure {n}" for n in range(3, 11)]
     assert "topics.txt" in page and "not visible in this model" in page and beside.name in page
 
 
@@ -74,6 +76,8 @@ def test_hostile_names_are_only_text(tmp_path):
         sweep=replace(data.sweep, source=HOSTILE),
         evidence=replace(data.evidence, source=HOSTILE),
         census=replace(data.census, text=HOSTILE),
+        heads=replace(data.heads, source=HOSTILE),
+        probe=replace(data.probe, source=HOSTILE, asked=HOSTILE),
         stages=replace(
             data.stages, rule=HOSTILE, source=HOSTILE,
             stages=tuple(
@@ -95,7 +99,7 @@ def test_the_json_has_every_figure_and_null_for_nan(tmp_path):
     data = replace(data, evidence=make_evidence(12, documents=1, lenses=("standard",), n_tokens=8))
     _, beside = paper.write(tmp_path / "report.html", data)
     told = json.loads(beside.read_text("utf-8"), parse_constant=lambda name: pytest.fail(name))
-    assert told["schema"] == "paper/1" and list(told["figures"]) == ["3", "4", "5", "6", "7", "8"]
+    assert told["schema"] == "paper/1" and list(told["figures"]) == [str(number) for number in range(3, 11)]
     drop, swap = told["figures"]["3"]["panels"][0]["curves"]
     assert (drop["name"], len(drop["mean"]), swap["x"][0]) == ("drop", 12, 0.5)
     assert drop["mean"] == pytest.approx(data.sweep.kl_nats[:12, 0].tolist())
@@ -104,8 +108,26 @@ def test_the_json_has_every_figure_and_null_for_nan(tmp_path):
     assert set(v1["mean"]) == {None} and set(corrected["low"]) == {None}
     density = {curve["name"]: curve["mean"] for curve in told["figures"]["6"]["panels"][1]["curves"]}
     assert density["prediction"] == pytest.approx((100 * data.census.prediction / 1536).tolist())
-    assert len(told["claims"]) == 17 and len(told["stages"]) == 4 and told["references"] == []
+    assert len(told["claims"]) == 20 and len(told["stages"]) == 4 and told["references"] == []
     assert told["stages"][1]["visible"] is False and told["stages"][1]["first_layer"]["value"] is None
+
+
+def test_heads_and_probes_are_drawn_as_they_were_told_or_their_absence_is():
+    data = make_data()
+    figures = paper.paper_json(data)["figures"]
+    layer, head = data.heads.ranked()[0]
+    searched, held = figures["9"]["panels"][1]["curves"]
+    assert searched["mean"][0] == pytest.approx(data.heads.score[layer, head, 0]) and f"{layer}.{head}" in figures["9"]["caption"]
+    assert held["low"][0] == pytest.approx(data.heads.held[layer, head, 1])
+    together = {curve["name"]: curve for curve in figures["10"]["panels"][1]["curves"]}
+    wanted = [score for score in data.probe.ensembles if score.kind == "suppression"]
+    assert together["suppression"]["mean"] == pytest.approx([score.accuracy for score in wanted])
+    assert together["suppression"]["x"] == pytest.approx(np.log2([score.size for score in wanted]).tolist())
+    nothing = Failure("usage", f"12 words are too few {HOSTILE}.")
+    told = paper.paper_json(replace(data, heads=nothing, probe=nothing))
+    assert "12 words" in told["figures"]["9"]["caption"] and told["figures"]["10"]["panels"] == []
+    assert "12 words" in next(claim["reason"] for claim in told["claims"] if claim["id"] == "heads-join")
+    ET.fromstring(paper.page(replace(data, heads=nothing, probe=nothing)))
 
 
 def test_the_ratio_of_means_is_of_the_pooled_means():

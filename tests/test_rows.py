@@ -5,8 +5,10 @@ import math
 import numpy as np
 import pytest
 
+from stagescope.engine import fake_causes
+from stagescope.engine.protocol import TakeAttribution
 from stagescope.engine.schedule import parse
-from stagescope.screens.rows import Folded, fold, rows
+from stagescope.screens.rows import Folded, fold, rows, with_direct
 from tests.readings import make_census, make_info, make_reading
 
 
@@ -146,6 +148,38 @@ def test_counts_without_a_sign_are_the_total():
     group = make_reading(12, 8, "parallel 4-6")
     drawn = rows(group.model, group, census, parse("parallel 4-6"), 7)
     assert [row.counts for row in drawn if len(row.layers) != 1] == [(), ()]
+
+
+def test_heads_and_neurons_off_are_on_their_row():
+    row = row_of("head-off 5.3 5.0-1; neuron-off 5.28 @2", "5")
+    assert (row.state, row.heads, row.neurons, row.edited, row.partial) == ("run", ("0", "1", "3"), ("28",), True, False)
+    assert row_of("neuron-off 5.28 mean @2", "5").partial and row_of("neuron-off 5.28 mean @2", "5").mean
+    assert row_of("head-off 5.3; attn-off 5", "5").state == "attn off"
+    (group,) = (row for row in stack("head-off 5.3; parallel 4-6") if len(row.layers) > 1)
+    assert group.heads == ("5.3",)
+
+
+def direct(schedule: str, change: bool, n_layers: int = 6):
+    """Rows by their keys, and the attribution they show at position 2."""
+    reading = make_reading(n_layers, 4, schedule)
+    made = fake_causes.attribution(reading.model, TakeAttribution("a", reading.schedule), reading.tokens, reading.texts)
+    drawn = with_direct(rows(reading.model, reading, None, parse(schedule), 2), made, 2, change)
+    return {row.key: row for row in drawn}, made
+
+
+def test_direct_effects_stand_at_the_depth_that_writes_them():
+    found, made = direct("swap 2 3; drop 1", change=False)
+    assert found[(3,), 1].direct == (made.attn[2, 2], made.mlp[2, 2])  # the second block that runs
+    assert all(math.isnan(found[key].direct[0]) for key in (((), 1), ((1,), 1)))
+
+
+def test_the_change_of_a_dropped_layer_is_all_it_added_and_copies_are_told_once():
+    found, made = direct("drop 1", change=True)
+    assert found[(1,), 1].direct == pytest.approx(tuple(-made.baseline.by_layer()[1, :, 2]))
+    assert found[(2,), 1].direct == (0, 0)
+    found, made = direct("repeat 4", change=True)
+    assert found[(4,), 1].direct == pytest.approx(tuple(made.changes()[4, :, 2]))
+    assert math.isnan(found[(4,), 2].direct[0])
 
 
 @pytest.mark.parametrize(

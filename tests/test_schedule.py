@@ -8,14 +8,18 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from stagescope.engine.plan import uses_means
 from stagescope.engine.schedule import (
+    Off,
     Run,
     Schedule,
     ScheduleError,
     Switch,
     attn_off,
     drop,
+    head_off,
     mlp_off,
+    neuron_off,
     parse,
     repeat,
     resolve,
@@ -95,6 +99,13 @@ def error(text, n_layers=None, **given):
         ("order 3 2 1-2 3 3 4", "order 3 2 1-3 3-4"),
         ("order 0a 1 2 1m 2", "order 0a 1-2 1m 2"),
         ("drop\n3", "drop 3"),
+        ("head-off 5.3 5.0-2 @-1", "head-off 5.0-3 @-1"),
+        ("HEAD-OFF 5.3,4.1 ; head-off 5.04", "head-off 4.1 5.3-4"),
+        ("head-off 5.3 6.4", "head-off 5.3 6.4"),  # no range runs on into the next layer
+        ("head-off 5.3; head-off 5.4 mean; head-off 5.6 mean", "head-off 5.3; head-off 5.4 5.6 mean"),
+        ("head-off 5.3; head-off 5.3", "head-off 5.3; head-off 5.3"),
+        ("neuron-off 28.1011 Mean @3", "neuron-off 28.1011 mean @3"),
+        ("neuron-off 2.9 2.10 2.11; neuron-off 1.7", "neuron-off 1.7 2.9-11"),
     ],
 )
 def test_canonical_text(typed, canonical):
@@ -121,7 +132,7 @@ def test_different_schedules_differ():
     [
         ("drop 3; drp 4", "drp", "'drp' is not a verb: did you mean drop?"),
         ("attn_off 4", "attn_off", "did you mean attn-off?"),
-        ("frobnicate 4", "frobnicate", "a step begins with drop, attn-off, mlp-off, swap"),
+        ("frobnicate 4", "frobnicate", "a step begins with drop, attn-off, mlp-off, head-off, neuron-off, swap"),
         ("7-5", "7-5", "not a verb"),
         ("@3", "@", "not a verb"),
         ("drop", "drop", "needs at least one layer: drop 3 5-7"),
@@ -181,6 +192,21 @@ def test_different_schedules_differ():
         ("order", "order", "needs at least one layer"),
         ("order 3-5a", "3-5a", "a sublayer belongs to one layer"),
         ("order 3b", "3b", "does not belong here"),
+        ("head-off 5", "5", "head 3 of layer 5 is written 5.3 (attn-off takes layers)"),
+        ("neuron-off 5-6", "5-6", "neuron 3 of layer 5 is written 5.3 (mlp-off takes layers)"),
+        ("drop 5.3", "5.3", "layers have no point: drop takes whole layers, a part of one is for head-off 5.3"),
+        ("head-off", "head-off", "needs at least one head"),
+        ("neuron-off mean", "neuron-off", "needs at least one neuron"),
+        ("head-off 5.3 4.0 5.1-3", "5.1-3", "head 5.3 is named twice"),
+        ("neuron-off 5.3 5.3", "5.3", "neuron 5.3 is named twice"),
+        ("head-off 5.3-1", "5.3-1", "write 5.1-3"),
+        ("head-off 5.3-5.6", "5.3-5.6", "a range stays within one layer"),
+        ("head-off 5.3 mean 5.4", "mean", "mean comes once, after the heads"),
+        ("head-off 5.3 drop 4", "drop", "semicolon: write ; drop"),
+        ("head-off 5.", "5.", "does not belong here: write head-off 5.3"),
+        ("head-off 5.12345", "5.12345", "numbers here go to 9999"),
+        ("neuron-off 5.1234567", "5.1234567", "numbers here go to 999999"),
+        ("neuron-off 0.0-99998 1.0-1", "1.0-1", "at most 100,000 heads and neurons"),
     ],
 )
 def test_errors_of_the_text_mark_the_place(text, marked, says):
@@ -347,6 +373,49 @@ def test_equal_meaning_is_an_equal_plan(one, other):
     assert hash(plan(one, n_positions=10)) == hash(plan(other, n_positions=10))
 
 
+def off(which, kind="zero", positions=None):
+    return Off(Switch(kind, positions), which)
+
+
+@pytest.mark.parametrize(
+    ("text", "heads"),
+    [
+        ("head-off 3.5 3.0-1", (off((0, 1, 5)),)),
+        ("head-off 3.0 @-1; head-off 3.1 mean", (off((1,), "mean"), off((0,), positions=(9,)))),
+        # later steps win, and one meaning has one form
+        ("head-off 3.1; head-off 3.0-1 mean", (off((0, 1), "mean"),)),
+        ("head-off 3.1 @4; head-off 3.1", (off((1,)),)),
+        ("head-off 3.0-1 @4; head-off 3.1 @5", (off((0,), positions=(4,)), off((1,), positions=(4, 5)))),
+        ("head-off 3.1; head-off 3.1 mean @0-7", (off((1,), "mean", tuple(range(8))), off((1,), positions=(8, 9)))),
+        # heads go with their attention
+        ("attn-off 3; head-off 3.1", ()),
+        ("head-off 3.1 mean; attn-off 3", ()),
+        ("head-off 3.1; drop 3 mean", ()),
+        ("head-off 3.1; attn-off 3 @0-9", ()),
+        ("head-off 3.1; order 3m", ()),
+        ("head-off 3.1 @2-4; attn-off 3 @3", (off((1,), positions=(2, 4)),)),
+        ("attn-off 3 @3; head-off 3.1 @2-3; head-off 3.2 @2", (off((1, 2), positions=(2,)),)),
+        ("head-off 3.1; mlp-off 3", (off((1,)),)),
+        # and with their layer
+        ("head-off 3.1; swap 3 9; parallel 1-4", None),
+    ],
+)
+def test_heads_off(text, heads):
+    if heads is None:
+        assert error(text).reason.startswith("parallel needs its layers side by side")
+        return
+    (run,) = runs(text, 3, n_positions=10)
+    assert run.heads == heads and not run.neurons
+
+
+def test_heads_and_neurons_are_hit_in_every_copy():
+    assert runs("repeat 3; head-off 3.1", 3) == [Run(3, heads=(off((1,)),))] * 2
+    assert runs("neuron-off 3.1; parallel 2-4 x2", 3) == [Run(3, neurons=(off((1,)),))] * 2
+    assert plan("parallel 2-4; neuron-off 3.1") == plan("neuron-off 3.1; parallel 2-4")
+    assert uses_means(plan("neuron-off 3.1 mean @2")) and uses_means(plan("head-off 3.1 mean"))
+    assert not uses_means(plan("head-off 3.1; neuron-off 3.1"))
+
+
 def test_a_drop_at_positions_or_by_the_mean_keeps_the_place():
     assert order("drop 3 @4; drop 5 mean") == order("")
 
@@ -423,10 +492,16 @@ def test_without_a_prompt_positions_stay_as_written():
         ("drop 3; drop 4 @ 10", 17, "10", "position 10 is outside the prompt: it has 0-9, or -1 to -10"),
         ("drop 3 @8-10", 8, "8-10", "position 10 is outside"),
         ("drop 3 @-11", 8, "-11", "position -11 is outside"),
+        ("head-off 3.1 12.0", 13, "12.0", "layer 12 is out of range"),
+        ("head-off 3.1 3.7-9", 13, "3.7-9", "head 3.8 is out of range: layer 3 has heads 0-7"),
+        ("neuron-off 3.1; neuron-off 3.100", 27, "3.100", "neuron 3.100 is out of range: layer 3 has neurons 0-99"),
+        ("drop 3; head-off 2.1 3.1", 21, "3.1", "layer 3 is already dropped"),
+        ("neuron-off 3.1 @10", 16, "10", "position 10 is outside"),
+        ("parallel 4-6; swap 3 5", 21, "5", "head-off and neuron-off reach inside it"),
     ],
 )
 def test_errors_of_carrying_out_mark_the_place(text, at, marked, says):
-    blamed = error(text, n_positions=10)
+    blamed = error(text, n_positions=10, n_heads=8, d_mlp=100)
     assert (blamed.text, blamed.start, text[blamed.start : blamed.end]) == (text, at, marked)
     assert says in blamed.reason and "\n" not in blamed.reason
 
@@ -455,12 +530,18 @@ def test_schedules_built_by_code_mark_their_canonical_text():
 
 def test_builders():
     steps = (drop(7, 5, 6), attn_off(3), mlp_off(3, 4), swap(4, 3), repeat(4), repeat(4, 6, times=3))
+    steps += (head_off(5, 3, 0, 1), neuron_off(28, 1011))
     text = "drop 5-7; attn-off 3; mlp-off 3-4; swap 3 4; repeat 4; repeat 4-6 x3"
+    text += "; head-off 5.0-1 5.3; neuron-off 28.1011"
     assert str(Schedule(steps)) == text and Schedule(steps) == parse(text)
 
 
 @pytest.mark.parametrize(
-    ("build", "arguments"), [(drop, ()), (drop, (-1,)), (drop, (3, 3)), (swap, (3, 3)), (repeat, (4, 2))]
+    ("build", "arguments"),
+    [
+        *((drop, ()), (drop, (-1,)), (drop, (3, 3)), (swap, (3, 3)), (repeat, (4, 2))),
+        *((head_off, (4,)), (neuron_off, (4, -1))),
+    ],
 )
 def test_builders_refuse_what_the_text_refuses(build, arguments):
     with pytest.raises(ScheduleError):
@@ -488,6 +569,11 @@ def test_builders_refuse_what_the_text_refuses(build, arguments):
         ("repeat 4; drop 1; repeat 4", repeat(4), "repeat 4; drop 1"),
         ("repeat 4-5", repeat(4), "repeat 4-5; repeat 4"),
         ("loop 4", repeat(4), "loop 4; repeat 4"),
+        ("head-off 5.0-2 6.1", head_off(5, 1), "head-off 5.0 5.2 6.1"),
+        ("head-off 5.0", head_off(5, 1), "head-off 5.0-1"),
+        ("head-off 5.0 mean", head_off(5, 0), "head-off 5.0 mean; head-off 5.0"),
+        ("head-off 5.1", neuron_off(5, 1), "head-off 5.1; neuron-off 5.1"),
+        ("neuron-off 5.1; drop 3", neuron_off(5, 1), "drop 3"),
     ],
 )
 def test_toggle(before, step, after):
@@ -527,6 +613,10 @@ def test_sync_layers(text, expected):
 layers = st.integers(0, L - 1)
 one_span = st.tuples(layers, layers).map(lambda ends: f"{min(ends)}-{max(ends)}")
 layer_sets = st.sets(layers, min_size=1, max_size=5).flatmap(lambda s: st.permutations(sorted(s)))
+parts = st.tuples(layers, st.integers(0, 3))
+part_sets = st.sets(parts, min_size=1, max_size=5).map(
+    lambda named: [f"{layer}.{2 * n}" + f"-{2 * n + 1}" * (n % 2) for layer, n in sorted(named, reverse=True)]
+)
 positions = st.one_of(
     st.integers(-5, 20).map(str),
     st.tuples(st.integers(0, 20), st.integers(0, 20)).map(lambda ends: f"{min(ends)}-{max(ends)}"),
@@ -535,8 +625,9 @@ positions = st.one_of(
 
 @st.composite
 def switching_steps(draw):
-    verb = draw(st.sampled_from(["drop", "attn-off", "MLP-off"]))
-    words = [verb, draw(st.sampled_from([" ", ", "])).join(map(str, draw(layer_sets)))]
+    verb = draw(st.sampled_from(["drop", "attn-off", "MLP-off", "head-off", "Neuron-off"]))
+    named = draw(part_sets if verb in ("head-off", "Neuron-off") else layer_sets)
+    words = [verb, draw(st.sampled_from([" ", ", "])).join(map(str, named))]
     if draw(st.booleans()):
         words.append("mean")
     if draw(st.booleans()):
@@ -595,7 +686,14 @@ def test_a_resolved_plan_is_bounded_and_normal(text):
         return
     assert len(places) <= 8 * L
     assert len(sync_layers(places)) == len(places) + 1
-    for switches in (switches for place in places for run in place for switches in (run.attn, run.mlp)):
+    every = [run for place in places for run in place]
+    for run in every:
+        for offs, whole in ((run.heads, run.attn), (run.neurons, run.mlp)):
+            assert not offs or all(switch.positions is not None for switch in whole)
+            named = [(number, p) for o in offs for number in o.which for p in o.switch.positions or range(21)]
+            assert len(named) == len(set(named)) and all(list(o.which) == sorted(set(o.which)) for o in offs)
+            assert len({o.switch for o in offs}) == len(offs)
+    for switches in (switches for run in every for switches in (run.attn, run.mlp)):
         assert len({switch.kind for switch in switches}) == len(switches)
         if any(switch.positions is None for switch in switches):
             assert len(switches) == 1
@@ -605,7 +703,29 @@ def test_a_resolved_plan_is_bounded_and_normal(text):
         assert () not in [switch.positions for switch in switches]
 
 
-@given(st.one_of(st.text(), st.text("dropswaeti-fxmn0123456789 ,;@\x1b\n")))
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(["head-off 3.0", "head-off 3.1", "head-off 3.0-1", "attn-off 3"]),
+                  st.sampled_from(["", " mean"]), st.sampled_from(["", " @0", " @-1", " @1-2", " @0-3"])),
+        max_size=6,
+    )
+)  # fmt: skip
+def test_of_heads_and_attention_the_later_wins_where_it_applies(steps):
+    """Against a table of what is done to each of two heads, and to the attention, at each of four positions."""
+    table = dict.fromkeys([(what, p) for what in (0, 1, "attn") for p in range(4)])
+    for named, mean, at in steps:
+        whats = {"1": [1], "0": [0], "0-1": [0, 1], "attn-off 3": ["attn"]}[named.split(".")[-1]]
+        at = {"": range(4), " @-1": [3]}.get(at) or range(int(at[2]), int(at[-1]) + 1)
+        table |= {(what, p): "mean" if mean else "zero" for what in whats for p in at}
+    (run,) = runs("; ".join(map("".join, steps)), 3, n_positions=4)
+    switches = [("attn", switch) for switch in run.attn] + [(n, o.switch) for o in run.heads for n in o.which]
+    found = {(what, p): s.kind for what, s in switches for p in s.positions or range(4)}
+    for (what, p), done in table.items():
+        if what == "attn" or table["attn", p] is None:
+            assert found.get((what, p)) == done
+
+
+@given(st.one_of(st.text(), st.text("dropswaeti-fhu.xmn0123456789 ,;@\x1b\n")))
 @example("drop 3 @" + "9" * 5000)
 @example("İ 3")
 def test_any_text_is_a_schedule_or_a_schedule_error(text):
@@ -679,7 +799,7 @@ def test_toggle_twice_is_the_identity(text, step):
     if once == Schedule((*schedule.steps, step)):
         assert toggle(once, step) == schedule
     else:
-        named = [sum(len(s.layers) for s in steps) for steps in (schedule.steps, once.steps, (step,))]
+        named = [sum(len(s.singles) for s in steps) for steps in (schedule.steps, once.steps, (step,))]
         assert named[0] == named[1] + named[2]
 
 

@@ -73,6 +73,29 @@ def with_nan(reading):
 
 
 @pytest.mark.parametrize("width", [60, 80, 120, 160, 220])
+@pytest.mark.parametrize("ascii_only", [False, True])
+async def test_direct_effects_tell_their_sign_without_colour(width, ascii_only):
+    """In one cell by its glyph, in four by + and -; NaN is blank, and overflow is no scale for the rest."""
+    app = Show(ascii_only)
+    effects = [(0.0, 1e-9), (5.21, -4.0), (-0.25, 0.4), (math.nan, math.nan), (math.inf, -math.inf), (-18.0, 0.04)]
+    async with app.run_test(size=(width, 24)):
+        reading = make_reading(6, schedule="head-off 1.2; neuron-off 2.7 @2; attn-off 3 mean")
+        for column in ("direct", "change"):
+            drawn = rows(reading.model, reading, None, parse(reading.schedule), 2)
+            drawn = [replace(row, direct=pair) for row, pair in zip(drawn, [(math.nan, math.nan), *effects], strict=True)]
+            stack = app.query_one(Stack)
+            stack.show(drawn, position=2, tokens=reading.tokens, column=column)
+            check_lines(stack)
+            lines = text_of(stack)
+            assert not ascii_only or all(line.isascii() for line in lines)
+            wide = "mlp" in lines[0]
+            mark = stack.glyphs.delta if column == "change" else stack.glyphs.plus_minus
+            assert (f"{mark}att {mark}mlp" if wide else f"a{mark}m") in lines[0]
+            second = next(line for line in lines if line[:4].strip() == "1")
+            assert ("+5.2 -4.0" if wide else "+ -" if ascii_only else "▴ ▾") in second  # of 18 less than a third
+
+
+@pytest.mark.parametrize("width", [60, 80, 120, 160, 220])
 async def test_every_line_is_as_wide_as_the_widget(width):
     schedules = ["", "drop 11", "swap 3 7; drop 11; attn-off 20 mean; mlp-off 4 @3",
                  "parallel 10-14 x2; repeat 3-4", "loop 4-9 x4"]  # fmt: skip

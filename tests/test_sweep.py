@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -10,7 +11,7 @@ import tiny_models
 
 from stagescope.engine import blocks, outcomes, question, runner, sweep
 from stagescope.engine.local import LocalEngine
-from stagescope.engine.protocol import EngineError, Load, Progress, Read, Sweep, TakeSweep
+from stagescope.engine.protocol import EngineError, Load, Progress, Read, Sweep, SweepCorpus, TakeSweep
 
 TEXT, OTHER = "The Eiffel Tower is located in", "Ten questions were left at the end of the evening"
 ARRAYS = (*sweep.MEASURES, *sweep.BASE_COLUMNS, "done", "tracked")
@@ -83,6 +84,58 @@ def test_a_trace_reads_one_position_of_every_layer_at_every_position(engine) -> 
     later = [index for index, row in enumerate(trace.rows) if row.position > at]
     assert (np.abs(trace.kl_nats[later, at]) < 1e-6).all()  # what comes after a position cannot change it
     assert np.isnan(np.delete(trace.kl_nats, at, axis=1)).all()
+
+
+def test_heads_and_neurons(engine, directory) -> None:
+    """Rows of heads are what a reading says; neurons come with the census they need, and both from the cache later."""
+    heads = take(engine, TEXT, kinds=("heads",), layer=2)[TEXT, "heads"]
+    assert [(row.schedule, row.index) for row in heads.rows] == [(f"head-off 2.{head}", head) for head in range(4)]
+    *_, reading = engine.answer(Read(TEXT, "head-off 2.3"))
+    np.testing.assert_allclose(heads.kl_nats[3], reading.effect_kl_nats, rtol=1e-4, atol=1e-5)
+    asked = TakeSweep((TEXT,), kinds=("neurons", "neuron-sets"))
+    assert engine.cached_sweeps(asked) is None
+    replies = list(engine.answer(asked))
+    assert {reply.stage for reply in replies if isinstance(reply, Progress)} >= {"sweep: neurons, neuron-sets"}
+    whole = {reply.kind: reply for reply in replies if isinstance(reply, Sweep)}  # no Census among the replies
+    assert {type(reply) for reply in replies} == {Progress, Sweep} and all(one.complete for one in whole.values())
+    assert {row.variant for row in whole["neurons"].rows} > {"random"}
+    assert whole["neuron-sets"].kl_nats[:, 1:].mean() > 0
+
+    early = LocalEngine()
+    loading = early.answer(Load(str(directory), device="cpu", bos="<|endoftext|>"))
+    while early.info is None:
+        next(loading)
+    for found in early.cached_sweeps(asked):
+        same(found, whole[found.kind])
+
+
+def test_heads_and_neurons_over_a_text(engine, tmp_path) -> None:
+    file = tmp_path / "text.jsonl"
+    file.write_text("".join(json.dumps({"text": text}) + "\n" for text in (TEXT, OTHER)))
+    asked = SweepCorpus(str(file), kinds=("heads",), layer=2)
+    *_, heads = engine.answer(asked)
+    one, other = (take(engine, text, kinds=("heads",), layer=2)[text, "heads"] for text in (TEXT, OTHER))
+    both = np.concatenate([one.kl_nats[:, 1:], other.kl_nats[:, 1:]], axis=1)
+    np.testing.assert_allclose(heads.kl_nats[:, 0], both.mean(1), rtol=1e-3, atol=1e-5)
+    assert engine.cached_corpus(asked).cached
+    assert engine.cached_corpus(replace(asked, layer=3)) is None
+    *_, sets = engine.answer(SweepCorpus(str(file), kinds=("neuron-sets",)))
+    assert {row.variant for row in sets.rows} > {"prediction", "random as prediction"} and sets.documents == 2
+
+
+def test_a_layer_is_for_heads_and_neurons_and_must_be_there(engine) -> None:
+    def refused(**how) -> str:
+        with pytest.raises(EngineError) as caught:
+            list(engine.answer(TakeSweep((TEXT,), **how)))
+        assert caught.value.failure.kind == "usage"
+        return str(caught.value)
+
+    assert "not for drop" in refused(kinds=("heads", "drop"), layer=2)
+    assert "not for neuron-sets" in refused(kinds=("neuron-sets",), layer=2)
+    assert "not for schedules" in refused(schedules=("drop 1",), layer=2)
+    assert "no layer 6" in refused(kinds=("heads",), layer=6)
+    assert "layer 1 has heads 0-3" in refused(schedules=("head-off 1.4",))
+    assert "layer 1 has neurons 0-127" in refused(schedules=("neuron-off 1.128",))
 
 
 def test_the_cache_answers_per_prompt_and_kind_before_the_weights(engine, directory) -> None:

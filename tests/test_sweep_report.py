@@ -16,7 +16,6 @@ from sweeps import MEASURES, make_corpus, make_sweep
 
 from stagescope.engine.protocol import CorpusSweep, Sweep
 from stagescope.sweep_report import (
-    GO_FIRST,
     corpus_json,
     corpus_line,
     csv_lines,
@@ -25,8 +24,8 @@ from stagescope.sweep_report import (
     standing,
     summary,
     sweep_json,
-    sweep_text,
 )
+from stagescope.sweep_table import GO_FIRST, sweep_text
 from stagescope.text import printable
 
 HOSTILE = '=1+1,"x"\n\x1b]52;c;AAAA\x07\u202e\ud800</svg>'
@@ -93,6 +92,7 @@ def test_json_of_one_prompt_follows_the_contract():
         "layer",
         "variant",
         "position",
+        "index",
         "note",
         "tracked_rank",
         "tracked_p",

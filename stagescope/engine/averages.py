@@ -1,7 +1,7 @@
-"""What a text says about a model: mean contribution of every sublayer, mean activation of every neuron.
+"""What a text says about a model: what every sublayer, head and neuron writes or does in the mean.
 
-The contributions stand in for a sublayer that is replaced by its mean instead of zero (`drop 5 mean`); the
-activations give gated neurons a sign (engine/neurons.py). Both leave position 0, the attention sink, apart:
+It stands in for what is replaced by its mean instead of zero (`drop 5 mean`, `head-off 5.3 mean`); the activations
+also give gated neurons a sign (engine/neurons.py). All leave position 0, the attention sink, apart:
 its residual norm is 22,680 against about 160 elsewhere in one model.
 """
 
@@ -36,6 +36,8 @@ class Averages:
     mlp: Tensor  # [L, 2, D]
     activation: Tensor  # [L, M] float64 on the CPU: mean activation, position 0 left out
     magnitude: Tensor  # [L, M] the same of its absolute value
+    heads: tuple[Tensor | None, ...] = ()  # L of [2, H * d_head] float32: what W_O reads, at position 0 and all others
+    neurons: tuple[Tensor | None, ...] = ()  # L of [2, M] float32: activations at position 0 and all others
 
 
 def measure(net: Network, prefix_id: int | None) -> Generator[Progress | Averages, None, None]:
@@ -57,18 +59,22 @@ def over(net: Network, ids: Tensor, text: str) -> Generator[Progress | Averages,
     yield Progress(STAGE, 0.0)
     n_windows, length = ids.shape
     attn, mlp = (torch.zeros(net.n_layers, 2, net.d_model, dtype=torch.float64) for _ in range(2))
-    activation, magnitude = (torch.zeros(net.n_layers, net.d_mlp, dtype=torch.float64) for _ in range(2))
+    magnitude = torch.zeros(net.n_layers, net.d_mlp, dtype=torch.float64)
+    neurons = torch.zeros(net.n_layers, 2, net.d_mlp, dtype=torch.float64)
+    heads: list[Tensor | None] = [None] * net.n_layers
     began, done = time.monotonic(), 0
     for batch in ids.split(CUDA_ROWS if net.device.type == "cuda" else 1):
         begun = blocks.start(net, batch)
         x = begun.x
         for layer in range(net.n_layers):
-            passed, neurons = _block(net, begun, layer, x)
+            passed, z, post = _block(net, begun, layer, x)
             x = passed.x
             attn[layer] += _sink_and_rest(passed.attn)
             mlp[layer] += _sink_and_rest(passed.mlp)
-            activation[layer] += _total(neurons[:, 1:])
-            magnitude[layer] += _total(neurons[:, 1:].abs())
+            neurons[layer] += _sink_and_rest(post)
+            magnitude[layer] += _total(post[:, 1:].abs())
+            if z is not None:
+                heads[layer] = _sink_and_rest(z) + (0 if heads[layer] is None else heads[layer])
             done += len(batch)
             yield progress(STAGE, began, done / (n_windows * net.n_layers))
     n_tokens = n_windows * (length - 1)
@@ -78,26 +84,35 @@ def over(net: Network, ids: Tensor, text: str) -> Generator[Progress | Averages,
         n_tokens,
         attn=(attn / counts).float().to(net.device),
         mlp=(mlp / counts).float().to(net.device),
-        activation=activation / n_tokens,
+        activation=neurons[:, 1] / n_tokens,
         magnitude=magnitude / n_tokens,
+        heads=tuple(total if total is None else (total / counts).float().to(net.device) for total in heads),
+        neurons=tuple((neurons / counts).float().to(net.device)),
     )
 
 
-def _block(net: Network, begun: blocks.Start, layer: int, x: Tensor) -> tuple[blocks.Passed, Tensor]:
-    """One block, and its neurons' activations [B, T, M]. The hook lives no longer than the call: between two
-    calls the network serves readings."""
-    seen: list[Tensor] = []
-    hook_point = net.post_activation(layer)
-    handle = hook_point.register_forward_hook(lambda _module, _inputs, output: seen.append(output))
+def _block(
+    net: Network, begun: blocks.Start, layer: int, x: Tensor
+) -> tuple[blocks.Passed, Tensor | None, Tensor]:
+    """One block, what its heads give to W_O [B, T, H * d_head] (None without heads), its neurons' activations
+    [B, T, M]. The hooks live no longer than the call: between two calls the network serves readings."""
+    seen: dict[str, Tensor] = {}
+    hook_points = {"heads": net.head_outputs(layer), "neurons": net.post_activation(layer)}
+    handles = [
+        point.register_forward_hook(lambda _module, _inputs, output, name=name: seen.update({name: output}))
+        for name, point in hook_points.items()
+        if point is not None
+    ]
     try:
         passed = blocks.block(net, begun, layer, x)
     finally:
-        handle.remove()
-    return passed, seen[0]
+        for handle in handles:
+            handle.remove()
+    return passed, seen.get("heads"), seen["neurons"]
 
 
 def _sink_and_rest(contribution: Tensor) -> Tensor:
-    """[B, T, D] -> [2, D]: sums over position 0 and over all others."""
+    """[B, T, X] -> [2, X]: sums over position 0 and over all others."""
     return torch.stack([_total(contribution[:, :1]), _total(contribution[:, 1:])])
 
 

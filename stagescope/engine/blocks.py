@@ -7,19 +7,32 @@ equals the plain forward to 6e-7 on gpt2, neox, phi, llama, qwen2, gemma3 and ol
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from stagescope.engine.messages import EngineError
+
 MEMORY = 2 * 2**30  # bytes: what Network.memory is when nobody says
+
+
+class PartsOff(NamedTuple):
+    """Heads or neurons of one row that are replaced."""
+
+    row: int
+    which: Sequence[int]
+    positions: Sequence[int] | None  # None: every position
+    mean: Tensor | None  # [T, H * d_head] or [T, M]: what stands there instead; None is zero
 
 
 @dataclass
 class Tap:
-    """What one block call is to do to its sublayers' contributions, and what they were."""
+    """What one block call is to do to its heads, its neurons and its sublayers' contributions, and what these were."""
 
+    off: dict[str, Sequence[PartsOff]]  # "heads" | "neurons", taken out when it is done
     keep: dict[str, Tensor | None]  # "attn" | "mlp" -> bool [B, T, 1], False where the contribution is replaced
     fill: dict[str, Tensor | None]  # what stands there instead, broadcast to [B, T, D]; None is zero
     seen: dict[str, Tensor] = field(default_factory=dict)
@@ -47,8 +60,12 @@ class Network:
     tap: Tap | None = None
 
     def post_activation(self, layer: int):
-        """Hook point [B, T, M]: what each neuron multiplies its output weights with."""
-        return self.bridge.blocks[layer].mlp.hook_post
+        """Hook point [B, T, M]: what each neuron multiplies its output weights with; None where a layer has none."""
+        return getattr(getattr(self.bridge.blocks[layer], "mlp", None), "hook_post", None)
+
+    def head_outputs(self, layer: int):
+        """Hook point [B, T, H * d_head]: what W_O reads, head after head; None where a layer has none."""
+        return getattr(getattr(self.bridge.blocks[layer], "attn", None), "hook_z", None)
 
 
 @dataclass
@@ -72,7 +89,7 @@ class _Reached(Exception):
 
 
 def listen(net: Network) -> None:
-    """Put the two taps on every block, once, when the network is made."""
+    """Put the four taps on every block, once, when the network is made."""
 
     def tap(kind: str):
         def hook(_module, _inputs, output: Tensor) -> Tensor | None:
@@ -87,9 +104,32 @@ def listen(net: Network) -> None:
 
         return hook
 
-    for block_ in net.bridge.blocks:
+    def parts(kind: str, n_parts: int):
+        def hook(_module, _inputs, output: Tensor) -> Tensor | None:
+            if net.tap is None or not (off := net.tap.off.pop(kind, ())):
+                return None
+            return _replaced(output, off, output.shape[-1] // n_parts)
+
+        return hook
+
+    for layer, block_ in enumerate(net.bridge.blocks):
         block_.hook_attn_out.register_forward_hook(tap("attn"))
         block_.hook_mlp_out.register_forward_hook(tap("mlp"))
+        if (head_outputs := net.head_outputs(layer)) is not None:
+            head_outputs.register_forward_hook(parts("heads", net.n_heads))
+        if (post_activation := net.post_activation(layer)) is not None:
+            post_activation.register_forward_hook(parts("neurons", net.d_mlp))
+
+
+def _replaced(values: Tensor, off: Sequence[PartsOff], width: int) -> Tensor:
+    """values [B, T, parts * width]: a copy of it in which some parts of some rows are zero or their mean."""
+    values = values.clone()
+    for row, which, positions, mean in off:
+        columns = torch.tensor(which, device=values.device)[:, None] * width
+        columns = (columns + torch.arange(width, device=values.device)).flatten()
+        at = slice(None) if positions is None else torch.tensor(positions, device=values.device)[:, None]
+        values[row][at, columns] = 0.0 if mean is None else mean.to(values)[at, columns]
+    return values
 
 
 def _inner(net: Network, layer: int):
@@ -156,18 +196,25 @@ def block(
     keep_mlp: Tensor | None = None,
     fill_attn: Tensor | None = None,
     fill_mlp: Tensor | None = None,
+    heads_off: Sequence[PartsOff] = (),
+    neurons_off: Sequence[PartsOff] = (),
 ) -> Passed:
     """Run block `layer` on rows x [B, T, D].
 
     keep_*: bool [B, T, 1], False where the sublayer's contribution is replaced by fill_* (zero when None).
+    *_off: heads and neurons replaced, a later one winning. Raises EngineError where the layer has none to replace.
     """
     args, kwargs = begun.calls[layer]
-    tap = Tap({"attn": keep_attn, "mlp": keep_mlp}, {"attn": fill_attn, "mlp": fill_mlp})
+    off = {name: parts for name, parts in (("heads", heads_off), ("neurons", neurons_off)) if parts}
+    tap = Tap(off, {"attn": keep_attn, "mlp": keep_mlp}, {"attn": fill_attn, "mlp": fill_mlp})
     net.tap = tap
     try:
         output = _inner(net, layer)(x, *args, **kwargs)
     finally:
         net.tap = None
+    if tap.off:  # no hook came by
+        reason = f"layer {layer} of this model has no {' and no '.join(tap.off)} that could be switched off"
+        raise EngineError("error", f"{reason}.", "Switch off whole layers: drop, attn-off, mlp-off.")
     if len(tap.seen) != 2:
         raise ValueError(f"block {layer} has no {' and no '.join({'attn', 'mlp'} - tap.seen.keys())} of its own")
     return Passed(output[0] if isinstance(output, tuple) else output, tap.seen["attn"], tap.seen["mlp"])

@@ -64,6 +64,10 @@ def _of_prompt(engine: LocalEngine, request: ShowPattern | TakeAttribution) -> I
     if uses_means(asked.plan):
         yield from engine.measure_averages()
     step = engine.step_of(module.STAGE)
-    yield module.take(
-        engine.net, engine.info, engine.request, engine.prompt_at_hand(asked), request, asked, engine.averages, step
-    )
+    at_hand = engine.prompt_at_hand(asked)
+    try:
+        found = module.take(engine.net, engine.info, engine.request, at_hand, request, asked, engine.averages, step)
+    finally:
+        if engine.prompt:
+            engine.let_go(asked)
+    yield found

@@ -123,7 +123,7 @@ class Attribution:
     attn: np.ndarray  # [N, T] NaN at depth 0; 0 where it is switched off
     mlp: np.ndarray  # [N, T]
     scale: np.ndarray  # [T]
-    edited: np.ndarray  # [L, 2] bool: attention, MLP of the original layer are changed by the schedule itself
+    edited: np.ndarray  # [L, 2, T] bool: where attention, MLP of the original layer are changed by the schedule itself
     texts: dict[int, str] = field(default_factory=dict)
     baseline: Attribution | None = None  # None when this is it
     cached: bool = False
@@ -146,7 +146,7 @@ class Attribution:
         the scale) made good, positive where they work against a loss."""
         if self.baseline is None:
             return np.zeros(len(self.tokens))
-        return self.logit - self.baseline.logit - self.changes()[self.edited].sum(0)
+        return self.logit - self.baseline.logit - (self.changes() * self.edited).sum((0, 1))
 
 
 @dataclass(frozen=True, eq=False)
@@ -159,7 +159,7 @@ class Similarity:
     tokens_scored: int  # all but position 0 of each document
     influence: np.ndarray  # [L, 3] block influence 1 - E cos(x_l, x_{l+1}): mean, low and high end of its 95 % interval
     angular: np.ndarray  # [N, N] mean of arccos cos(x_a, x_b) / pi at the last token of a document
-    cka: np.ndarray  # [N, N] unbiased linear CKA of the residual streams over `cka_tokens` tokens
+    cka: np.ndarray  # [N, N] unbiased linear CKA of the residual streams, each at unit length, over `cka_tokens` tokens
     cka_tokens: int
     skipped: tuple[str, ...] = ()  # documents left out, with place and reason: the first twenty
     n_skipped: int = 0
@@ -171,10 +171,10 @@ class Similarity:
 class ProbeScore:
     """How well something tells positives from negatives on held-out contexts, of which half are positive."""
 
-    kind: str  # prediction | suppression | partition | random
+    kind: str  # prediction | suppression | unsigned | partition | random; of ensembles also all; model
     layer: int | None  # of one neuron; None for several
     index: int | None
-    size: int  # neurons: 1, or the k of an ensemble
+    size: int  # neurons: 1, or the k of an ensemble; 0 of the model
     contrast: float  # |mean over positive tokens - mean over the rest| of W_U'.w_out; NaN for several
     train: float  # accuracy on the training split, by which ensembles are ranked
     accuracy: float  # on held-out contexts
@@ -194,7 +194,7 @@ class Probe:
     train: tuple[int, int, int]  # contexts, lemmas, documents
     held: tuple[int, int, int]
     neurons: tuple[ProbeScore, ...]  # singly, best on the training split first within each kind
-    ensembles: tuple[ProbeScore, ...]  # by kind, then size
+    ensembles: tuple[ProbeScore, ...]  # by kind, then size, 1 among them
     mass: ProbeScore  # the model's own total probability on positive tokens, against a threshold chosen in training
     argmax: ProbeScore  # whether the model's top token is a positive one
     examples: tuple[tuple[str, str, str], ...]  # (end of a context, next token, "positive" or "negative"), harmless

@@ -23,7 +23,16 @@ import numpy as np
 from stagescope.engine import bookmark, cache, kinds, pool, question, standard_text, sweep
 from stagescope.engine.bookmark import Done
 from stagescope.engine.documents import Document, Skipped, documents, limited, shown_name
-from stagescope.engine.protocol import CorpusSweep, EngineError, Load, ModelInfo, Progress, SweepCorpus, SweepRow
+from stagescope.engine.protocol import (
+    Census,
+    CorpusSweep,
+    EngineError,
+    Load,
+    ModelInfo,
+    Progress,
+    SweepCorpus,
+    SweepRow,
+)
 from stagescope.engine.schedule import Plan, ScheduleError, parse, resolve
 from stagescope.engine.tokens import encode
 
@@ -47,17 +56,24 @@ Numbered = tuple[int, Item]  # its place among all that was read
 # --------------------------------------------------------------------------------------------- what is asked
 
 
-def rows_of(request: SweepCorpus, info: ModelInfo) -> tuple[SweepRow, ...]:
-    """The schedules of a request. Raises EngineError("usage") for what cannot be swept over a text."""
+def check(request: SweepCorpus, info: ModelInfo) -> None:
+    """Raises EngineError("usage") for what cannot be swept over a text."""
     if request.tokens is not None and request.tokens < 1:
         raise EngineError("usage", f"{request.tokens} tokens cannot be scored.", "Give 1 or more.")
-    sweep.check_kinds(request.kinds, request.schedules, info)
+    sweep.check_kinds(request, info)
+    if not request.schedules and "trace" in kinds.parse_kinds(",".join(request.kinds)):
+        raise EngineError("usage", "a trace is of one prompt, not of a text.", "Give a prompt, or another kind.")
+
+
+def rows_of(request: SweepCorpus, info: ModelInfo, census: Census | None = None) -> tuple[SweepRow, ...]:
+    """The schedules of a request. census: where `sweep.wants_census`. Raises EngineError("usage") as `check` does, and
+    where there is none."""
+    check(request, info)
     if request.schedules:
         return kinds.listed(request.schedules)
     wanted = kinds.parse_kinds(",".join(request.kinds))
-    if "trace" in wanted:
-        raise EngineError("usage", "a trace is of one prompt, not of a text.", "Give a prompt, or another kind.")
-    rows = tuple(row for kind in wanted for row in kinds.entries(kind, info.n_layers, parallel_blocks=info.parallel))
+    known = {"parallel_blocks": info.parallel, "n_heads": info.n_heads, "census": census, "layer": request.layer}
+    rows = tuple(row for kind in wanted for row in kinds.entries(kind, info.n_layers, **known))
     if not rows:
         raise EngineError("usage", f"{info.name} has too few layers for {', '.join(wanted)}.", "Ask for another kind.")
     return rows
@@ -68,10 +84,12 @@ def wants_means(rows: tuple[SweepRow, ...]) -> bool:
     return any(step.mean for row in rows for step in parse(row.schedule).steps)
 
 
-def recalled(request: SweepCorpus, info: ModelInfo, load: Load) -> CorpusSweep | None:
+def recalled(
+    request: SweepCorpus, info: ModelInfo, load: Load, census: Census | None = None
+) -> CorpusSweep | None:
     """The answer found before, if the file was not touched since; works before the weights are loaded, if the prefix is
     known for sure."""
-    rows, stamp = rows_of(request, info), bookmark.stamp(request.file)
+    rows, stamp = rows_of(request, info, census), bookmark.stamp(request.file)
     for dtype, device in question.machines(info, load) if stamp else ():
         found = bookmark.get(_key(request, rows, info, dtype, device))
         if found and found.finished and found.stamp == stamp:
@@ -80,14 +98,20 @@ def recalled(request: SweepCorpus, info: ModelInfo, load: Load) -> CorpusSweep |
 
 
 def sweep_corpus(
-    net: Network, info: ModelInfo, load: Load, request: SweepCorpus, tokenizer: Any, measure: Measure
+    net: Network,
+    info: ModelInfo,
+    load: Load,
+    request: SweepCorpus,
+    tokenizer: Any,
+    measure: Measure,
+    census: Census | None = None,
 ) -> Iterator[Progress | CorpusSweep]:
     """Progress after every block call, last the answer. Closing it keeps what is done, unless load.cache is False.
 
     measure: gives the averages, asked for where some row needs them and something is left to run. A document that does
     not fit into memory is left out, and named. Raises EngineError: what `documents` raises, "memory" when none fits.
     """
-    rows = rows_of(request, info)
+    rows = rows_of(request, info, census)
     name = _key(request, rows, info, info.dtype, info.device.split(":")[0])
     stamp = bookmark.stamp(request.file)
     done = (bookmark.get(name) if load.cache else None) or bookmark.fresh(len(rows), info)

@@ -11,10 +11,10 @@ import json
 import math
 import operator
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from stagescope.engine.catalog import Known
+from stagescope.engine.catalog import FAMILIES, Family, Known, disagreements
 from stagescope.engine.protocol import EngineError, ModelInfo
 from stagescope.text import printable
 
@@ -190,20 +190,6 @@ KEYS = {
     "n_ctx": ("max_position_embeddings", "n_positions", "n_ctx", "max_sequence_length", "seq_length"),
 }
 
-# model_type: (norm, gated MLP, attention and MLP in parallel)
-FAMILIES = {
-    "gpt2": ("layer", False, False),
-    "gpt_neox": ("layer", False, True),
-    "phi": ("layer", False, True),
-    "llama": ("rms", True, False),
-    "mistral": ("rms", True, False),
-    "qwen2": ("rms", True, False),
-    "qwen3": ("rms", True, False),
-    "gemma3": ("rms", True, False),
-    "gemma3_text": ("rms", True, False),
-    "olmo2": ("rms", True, False),
-}
-
 # Gemma-3 configs with a vision tower leave out of text_config what equals the default of its class.
 GEMMA3_DEFAULTS = {"vocab_size": 262_208, "num_attention_heads": 8, "max_position_embeddings": 131_072}
 
@@ -231,8 +217,8 @@ def preview(located: Located) -> ModelInfo:
             )
     d_model = numbers["d_model"]
     rms = "rms_norm_eps" in config or not any(key.startswith("layer_norm") for key in config)
-    norm, gated, parallel = FAMILIES.get(family, ("rms" if rms else "layer", rms, False))
-    return ModelInfo(
+    norm, gated, parallel = FAMILIES.get(family, Family("rms" if rms else "layer", rms, False))
+    info = ModelInfo(
         name=located.name,
         source=located.source,
         architecture=printable(str(architecture)),
@@ -247,6 +233,7 @@ def preview(located: Located) -> ModelInfo:
         gated=gated,
         bytes=weights_bytes(located.directory),
     )
+    return replace(info, warnings=disagreements(located.known, info))
 
 
 def _number(config: dict, names: tuple[str, ...]) -> int:

@@ -55,7 +55,7 @@ def recalled(request: TakeEvidence, info: ModelInfo, load: Load, tokenizer: Any)
         found = cache.get(_key(request, what, info, dtype, device)) or cache.get(_key(wider, what, info, dtype, device))
         if isinstance(found, Evidence):
             model = replace(found.model, name=info.name, source=info.source, prefix=info.prefix)
-            return replace(found, model=model, source=_source(request))
+            return replace(found, model=model, source=source_of(request))
     return None
 
 
@@ -115,7 +115,7 @@ def _key(request: TakeEvidence, what: list, info: ModelInfo, dtype: str, device:
     return cache.key("evidence", info.fingerprint, what, lenses, question.prefix_id(info), dtype, device)
 
 
-def _source(request: TakeEvidence) -> str:
+def source_of(request: TakeEvidence) -> str:
     n = len(request.texts.prompts)
     return f"{n} prompt{'s' * (n != 1)}" if n else shown_name(request.texts.file or "")
 
@@ -139,9 +139,9 @@ def take(
     from stagescope.engine.memory import out_of_memory
     from stagescope.engine.totals import Totals
 
-    items, size = _items(request, info, load, tokenizer)
+    items, size = items_of(request, info, load, tokenizer)
     totals = Totals(info, request.lenses, int(info.prefix is not None))
-    source, skipped, n_skipped, n_cut, fits = _source(request), [], 0, 0, True
+    source, skipped, n_skipped, n_cut, fits = source_of(request), [], 0, 0, True
     began, show_at, before = time.monotonic(), time.monotonic() + SHOW_EVERY, (0, 0)
     yield Progress(STAGE, 0.0)
     for group in _groups(net, items):
@@ -181,7 +181,7 @@ def take(
     yield answer
 
 
-def _items(
+def items_of(
     request: TakeEvidence, info: ModelInfo, load: Load, tokenizer: Any
 ) -> tuple[Iterator[Document | Skipped], int | None]:
     """The documents, and where the last one ends, if that is known."""

@@ -15,7 +15,7 @@ from dataclasses import replace
 import numpy as np
 
 from stagescope.engine import fake_causes, fake_findings, pool
-from stagescope.engine.kinds import entries, listed
+from stagescope.engine.kinds import OF_CENSUS, OF_PARTS, entries, listed
 from stagescope.engine.protocol import (
     DEFAULT_PROMPT,
     Census,
@@ -147,10 +147,14 @@ class FakeEngine:
         rng = np.random.default_rng(self.seed)
         high = (m * np.linspace(0.01, 0.2, n)).astype(np.int32)
         suppression = (high * np.linspace(0.2, 0.7, n)).astype(np.int32)
+        partition = rng.integers(0, 5, n, dtype=np.int32)
+        variance, skew, kurtosis = rng.random((3, n, m))
+        number = np.arange(m)
+        kurtosis += np.where(number < high[:, None], 50 - 40 * number / m, 2)  # the first neurons are the strong ones
+        skew *= np.where(number < suppression[:, None], -1, 1)
         yield Census(
             self.info.name, self.info.fingerprint, "weights", 256, 0.0, m,
-            high, high - suppression, suppression,
-            np.zeros(n, np.int32), rng.integers(0, 5, n, dtype=np.int32), *rng.random((3, n, m)),
+            high, high - suppression, suppression, np.zeros(n, np.int32), partition, variance, skew, kurtosis,
             np.ones((n, m), np.int8), np.full((n, m), np.nan, np.float32),
         )  # fmt: skip
 
@@ -229,7 +233,7 @@ class FakeEngine:
         tokens = self.tokenize(request.prompt)
         n_layers, n_tokens, k = self.info.n_layers, len(tokens), request.top
         schedule = parse(request.schedule)
-        plan = resolve(schedule, n_layers, n_positions=n_tokens)
+        plan = resolve(schedule, n_layers, n_positions=n_tokens, n_heads=self.info.n_heads, d_mlp=self.info.d_mlp)
         layers = ((), *(tuple(run.layer for run in place) for place in plan))
         synced = sync_layers(plan)
         n_depths = len(layers)
@@ -300,13 +304,15 @@ class FakeEngine:
         if n_tokens > self.info.n_ctx:
             reason = f"“{printable(prompt[:20])}…” has {n_tokens} tokens; this model reads at most {self.info.n_ctx}."
             raise EngineError("usage", reason, "Shorten it.")
-        rows = listed(request.schedules) if kind == "schedules" else entries(kind, n_layers, n_positions=n_tokens)
+        known = {"n_positions": n_tokens, "n_heads": self.info.n_heads, "layer": request.layer}
+        *_, census = self._census() if kind in OF_CENSUS else (None,)
+        rows = listed(request.schedules) if kind == "schedules" else entries(kind, n_layers, census=census, **known)
         here = request.position % n_tokens
         covered = (here,) if kind == "trace" else tuple(range(n_tokens))
 
         depth = np.arange(n_layers)
         level = 0.1 + 8 * np.exp(-1.5 * depth) + np.exp(depth - n_layers + 1)
-        share = {"drop": 1.0, "swap": 0.2, "attn-off": 0.4, "mlp-off": 0.6}.get(kind, 0.5)
+        share = {"drop": 1.0, "swap": 0.2, "attn-off": 0.4, "mlp-off": 0.6} | dict.fromkeys(OF_PARTS, 0.02)
         early, late = np.exp(-depth / n_layers), np.exp(depth / n_layers - 1)
         of_text = [self.seed, zlib.crc32(prompt.encode("utf-8", "replace"))]
         rng = np.random.default_rng(of_text)
@@ -314,7 +320,7 @@ class FakeEngine:
         for index, row in enumerate(rows):
             noise = np.random.default_rng([*of_text, zlib.crc32(row.schedule.encode())])
             layer = row.layer or 0
-            kl[index] = share * level[layer] * noise.lognormal(0, 0.6, n_tokens)
+            kl[index] = share.get(kind, 0.5) * level[layer] * noise.lognormal(0, 0.6, n_tokens)
             if kind == "trace":
                 matters = {n_tokens // 2: 6 * early[layer], here: 6 * late[layer]}.get(row.position, 0.02)
                 kl[index] *= matters * (row.position <= here)

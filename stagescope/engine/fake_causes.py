@@ -55,7 +55,7 @@ def attribution(
 ) -> Attribution:
     """Raises ScheduleError."""
     n_tokens, schedule = len(tokens), parse(request.schedule)
-    plan = resolve(schedule, info.n_layers, n_positions=n_tokens)
+    plan = resolve(schedule, info.n_layers, n_positions=n_tokens, n_heads=info.n_heads, d_mlp=info.d_mlp)
     rng = np.random.default_rng([zlib.crc32(request.prompt.encode("utf-8", "replace"))])
     plain = rng.normal(0, 1, (2, info.n_layers, n_tokens)) * np.linspace(0.1, 3, info.n_layers)[:, None]
     tracked = np.full(n_tokens, request.tracked if request.tracked is not None else max(texts), np.int32)
@@ -70,7 +70,7 @@ def attribution(
         written[:, -1] *= 1.2  # the last layer makes some of it good
     constant, embedding = np.full(n_tokens, 0.1), rng.normal(0, 0.3, n_tokens)
     scale = np.full(n_tokens, 0.4 if schedule else 0.0)
-    edited = np.array([[(whole[n] not in plan)] * 2 for n in range(info.n_layers)])
+    edited = np.array([np.full((2, n_tokens), whole[n] not in plan) for n in range(info.n_layers)])
     logit = constant + embedding + np.nansum(written, (0, 1)) + scale
     baseline = attribution(info, replace(request, schedule=""), tokens, texts) if schedule else None
     return Attribution(

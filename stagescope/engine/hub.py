@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import errno
 import io
+import threading
 from collections.abc import Callable
+from concurrent.futures import Future, wait
 from pathlib import Path
 
 from stagescope.engine.catalog import lookup, similar
@@ -19,6 +21,9 @@ TEXTS = (
 )
 SAFETENSORS = ("model.safetensors", "model-*-of-*.safetensors", "model.safetensors.index.json")
 PICKLED = ("pytorch_model.bin", "pytorch_model-*-of-*.bin", "pytorch_model.bin.index.json")
+BUSY = (429, 500, 502, 503, 504)  # statuses after which the same question may have an answer
+WAITS = (1.0, 3.0)  # seconds before it is asked again
+CHUNK = 2**20  # bytes after which a download sees that it is not wanted; the client's own 10 MiB may take minutes
 
 
 def snapshot(repo_id: str, offline: bool, newest: bool, report: Report = quiet) -> Path:
@@ -52,27 +57,80 @@ def snapshot(repo_id: str, offline: bool, newest: bool, report: Report = quiet) 
 
 
 def _download(repo_id: str, local_files_only: bool, report: Report = quiet) -> Path:
-    from huggingface_hub import errors, snapshot_download
+    """Texts and weights of a model, .bin files only where there are no safetensors.
+
+    Whole files are kept, whatever happens to the others. A connection that is cut is taken up where it broke (a Range
+    request) within the same try; a try that ends throws half a file away (huggingface_hub 2.4).
+    """
+    from huggingface_hub import constants, errors, snapshot_download
+    from huggingface_hub.utils import logging
+
+    logging.set_verbosity_error()  # what is wrong is said here
+    constants.DOWNLOAD_CHUNK_SIZE = CHUNK
+    fetched = Fetched()
 
     def fetch(*patterns: str) -> Path:
-        bar = _byte_bar(timed(report, f"fetching {repo_id} from the Hugging Face hub"))
-        return Path(
-            snapshot_download(
-                repo_id, allow_patterns=list(patterns), local_files_only=local_files_only, tqdm_class=bar
-            )
-        )
+        for seconds in (*WAITS, None):
+            try:
+                return Path(
+                    snapshot_download(
+                        repo_id,
+                        allow_patterns=list(patterns),
+                        local_files_only=local_files_only,
+                        tqdm_class=_byte_bar(fetched),
+                    )
+                )
+            except (errors.HTTPError, errors.LocalEntryNotFoundError) as error:
+                if seconds is None or _status(_cause(error)) not in BUSY or fetched.unwanted.wait(seconds):
+                    raise
+
+    def work() -> Path:
+        directory = fetch(*TEXTS, *SAFETENSORS)
+        return directory if any(directory.glob("model*.safetensors")) else fetch(*TEXTS, *PICKLED)
 
     try:
-        directory = fetch(*TEXTS, *SAFETENSORS)
-        if not any(directory.glob("model*.safetensors")):
-            directory = fetch(*TEXTS, *PICKLED)
+        return _beside(work, fetched, timed(report, f"fetching {repo_id} from the Hugging Face hub"))
     except (errors.HTTPError, errors.EntryNotFoundError, OSError, ValueError) as error:
         raise _failure(repo_id, error) from error
-    return directory
 
 
-def _byte_bar(at: Callable[[float], None]) -> type:
-    """A tqdm class that draws nothing and reports the fraction of the bytes that have come."""
+class Fetched:
+    """What a download and who waits for it tell each other."""
+
+    def __init__(self) -> None:
+        self.fraction = 0.0  # of the bytes
+        self.unwanted = threading.Event()
+
+
+def _beside(work: Callable[[], Path], fetched: Fetched, at: Callable[[float], None]) -> Path:
+    """What `work` returns or raises, from a thread beside this one. Ctrl-C and what `at` raises end the waiting.
+
+    The client's own threads know no interrupt, and leaving them waits for the last byte.
+    """
+    found: Future[Path] = Future()
+
+    def run() -> None:
+        try:
+            found.set_result(work())
+        except BaseException as error:  # carried over to who waits
+            found.set_exception(error)
+
+    threading.Thread(target=run, daemon=True).start()
+    try:
+        while not found.done():
+            wait([found], timeout=0.1)
+            at(fetched.fraction)
+        return found.result()
+    finally:
+        fetched.unwanted.set()
+
+
+class Unwanted(Exception):
+    """Ends a thread of the client."""
+
+
+def _byte_bar(fetched: Fetched) -> type:
+    """A tqdm class that draws nothing, notes the fraction of the bytes that have come, and ends what is unwanted."""
     from tqdm import tqdm
 
     class ByteBar(tqdm):
@@ -82,9 +140,11 @@ def _byte_bar(at: Callable[[float], None]) -> type:
             super().__init__(*args, **kwargs | {"file": io.StringIO(), "disable": False})
 
         def update(self, n=1):
+            if fetched.unwanted.is_set():
+                raise Unwanted
             super().update(n)
             if self.unit == "B" and self.total:
-                at(min(self.n / self.total, 1.0))
+                fetched.fraction = min(self.n / self.total, 1.0)
 
     return ByteBar
 
@@ -98,13 +158,23 @@ def _not_here(repo_id: str) -> EngineError:
     )
 
 
+def _cause(error: Exception) -> BaseException:
+    """Without a cached copy the hub's client raises "not in the cache", caused by what really happened."""
+    from huggingface_hub import errors
+
+    return (isinstance(error, errors.LocalEntryNotFoundError) and error.__cause__) or error
+
+
+def _status(error: BaseException) -> int | None:
+    return getattr(getattr(error, "response", None), "status_code", None)
+
+
 def _failure(repo_id: str, error: Exception) -> EngineError:
     from huggingface_hub import errors
 
     model = f"The model {printable(repo_id)}"
-    # Without a cached copy the hub's client raises "not in the cache", caused by what really happened.
-    cause = (isinstance(error, errors.LocalEntryNotFoundError) and error.__cause__) or error
-    status = getattr(getattr(cause, "response", None), "status_code", None)
+    cause = _cause(error)
+    status = _status(cause)
     if isinstance(cause, errors.OfflineModeIsEnabled):
         return _not_here(repo_id)
     if isinstance(cause, errors.GatedRepoError) or status == 403:

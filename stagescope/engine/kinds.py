@@ -1,20 +1,36 @@
 """The kinds of sweep: which schedules each one runs, and where each row stands in the figures.
 
 The interventions are those of arXiv 2406.19384 (drop, swap; repeat in its 2025 version), 2407.09298 (painters) and
-1911.03864 (press). A list of one's own is the kind "schedules": rows by `listed`, read from a file by `read_schedules`.
+1911.03864 (press). Which neurons are strong a census says; beside them stand random ones of the same layers, the same
+ones every time. A list of one's own is the kind "schedules": rows by `listed`, read from a file by `read_schedules`.
 """
 
 from __future__ import annotations
 
+import random
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from stagescope.engine.schedule import Schedule, ScheduleError, Step, attn_off, drop, mlp_off, parse, resolve, swap
+from stagescope.engine.schedule import (
+    Schedule,
+    ScheduleError,
+    Step,
+    attn_off,
+    drop,
+    head_off,
+    mlp_off,
+    neuron_off,
+    parse,
+    resolve,
+    swap,
+)
 from stagescope.text import printable
 
 if TYPE_CHECKING:  # protocol.py brings numpy, and `stagescope sweep --help` prints KINDS without
-    from stagescope.engine.protocol import SweepRow
+    from stagescope.engine.protocol import Census, SweepRow
+
+    Neuron = tuple[int, int]  # layer, index
 
 KINDS = {
     "drop": "every layer taken out, one at a time: the residual stream passes by",
@@ -26,7 +42,17 @@ KINDS = {
     "repeat": "every span of 3 and of 5 layers with each of its layers run twice in place",
     "painters": "a middle span that shrinks: skipped, its middle repeated, reversed, shuffled, parallel, looped parallel",
     "press": "the sublayers in sandwich order: k attentions first, k MLPs last, for every k",
+    "heads": "every attention head switched off, one at a time (of one layer with --layer)",
+    "neurons": "the strongest prediction and suppression neurons off, one at a time, and random ones (also --layer)",
+    "neuron-sets": "the strongest 1, 2, 4 .. 128 neurons of a class off together, and as many random ones",
 }
+OF_LAYER = ("heads", "neurons")  # kinds that can be asked for of one layer
+OF_PARTS = ("heads", "neurons", "neuron-sets")  # kinds that take parts of layers out
+OF_CENSUS = ("neurons", "neuron-sets")  # kinds whose rows a census decides
+CLASSES = ("prediction", "suppression")
+SINGLY = 20  # neurons of each class, and random ones
+TOGETHER = (1, 2, 4, 8, 16, 32, 64, 128)
+CONTROLS = 3  # seeds of the random neurons of each set
 SHUFFLES = 5  # seeds of each shuffled span
 ROUNDS = 3  # of looped parallel, as in the paper
 SHOWN = 5  # lines of a file that are named when many are wrong
@@ -34,12 +60,21 @@ EXCERPT = 80  # characters of a wrong line that are shown
 
 
 def entries(
-    kind: str, n_layers: int, *, n_positions: int | None = None, parallel_blocks: bool = False
+    kind: str,
+    n_layers: int,
+    *,
+    n_positions: int | None = None,
+    parallel_blocks: bool = False,
+    n_heads: int = 0,
+    census: Census | None = None,
+    layer: int | None = None,
 ) -> tuple[SweepRow, ...]:
     """The rows of one kind for a model of `n_layers`; none where it has too few layers (swap needs two).
 
     n_positions: tokens of the prompt, prefix included; trace needs it. parallel_blocks: attention and MLP read the
-    same input (Pythia, Phi): press is then refused with EngineError("usage").
+    same input (Pythia, Phi): press is then refused with EngineError("usage"). n_heads: of a layer. census: needed for
+    OF_CENSUS, which are refused with EngineError("usage") where it knows no neuron of either class. layer: of
+    OF_LAYER, those of this layer alone.
     """
     match kind:
         case "drop":
@@ -65,6 +100,14 @@ def entries(
             return tuple(_painters(n_layers))
         case "press":
             return tuple(_press(n_layers, parallel_blocks))
+        case "heads":
+            layers = range(n_layers) if layer is None else [layer]
+            heads = [(at, head) for at in layers for head in range(n_heads)]
+            return tuple(_row(kind, head_off(at, head), at, f"head {head}", index=head) for at, head in heads)
+        case "neurons" | "neuron-sets":
+            if census is None:
+                raise ValueError(f"{kind} are chosen by a census")
+            return tuple(_neurons(census, layer) if kind == "neurons" else _neuron_sets(census))
     raise ValueError(f"there is no kind {kind!r}: {', '.join(KINDS)}")
 
 
@@ -86,7 +129,14 @@ def parse_kinds(text: str) -> tuple[str, ...]:
     return kinds
 
 
-def read_schedules(lines: Iterable[str], n_layers: int, parallel_blocks: bool) -> tuple[str, ...]:
+def read_schedules(
+    lines: Iterable[str],
+    n_layers: int,
+    parallel_blocks: bool,
+    *,
+    n_heads: int | None = None,
+    d_mlp: int | None = None,
+) -> tuple[str, ...]:
     """The canonical texts of a file of schedules: one a line; blank lines and comments (# to the end) left out.
 
     Every line that is no schedule, or none of a model of `n_layers`, is named in one EngineError("usage"). Positions
@@ -101,7 +151,7 @@ def read_schedules(lines: Iterable[str], n_layers: int, parallel_blocks: bool) -
             continue
         try:
             schedule = parse(text)
-            resolve(schedule, n_layers, parallel_blocks=parallel_blocks)
+            resolve(schedule, n_layers, parallel_blocks=parallel_blocks, n_heads=n_heads, d_mlp=d_mlp)
             read.append(str(schedule))
         except ScheduleError as error:
             wrong.append((number, error))
@@ -116,10 +166,18 @@ def read_schedules(lines: Iterable[str], n_layers: int, parallel_blocks: bool) -
     return tuple(read)
 
 
-def _row(kind: str, text: Schedule | Step | str, layer: int | None, variant: str = "", position: int | None = None):
+def _row(
+    kind: str,
+    text: Schedule | Step | str,
+    layer: int | None,
+    variant: str = "",
+    position: int | None = None,
+    index: int | None = None,
+) -> SweepRow:
     from stagescope.engine.protocol import SweepRow
 
-    return SweepRow(str(text if isinstance(text, Schedule) else parse(str(text))), kind, layer, variant, position)
+    schedule = text if isinstance(text, Schedule) else parse(str(text))
+    return SweepRow(str(schedule), kind, layer, variant, position, index)
 
 
 def _painters(n_layers: int) -> Iterator[SweepRow]:
@@ -150,6 +208,56 @@ def _press(n_layers: int, parallel_blocks: bool) -> Iterator[SweepRow]:
         attentions, mlps = ([f"{layer}{part}" for layer in range(n_layers)] for part in "am")
         middle = [word for pair in zip(attentions[k:], mlps, strict=False) for word in pair]
         yield _row("press", " ".join(["order", *attentions[:k], *middle, *mlps[n_layers - k :]]), None, f"k={k}")
+
+
+def _neurons(census: Census, layer: int | None) -> Iterator[SweepRow]:
+    """The strongest of each class by kurtosis, then a random neuron for each of SINGLY of them, chosen by lot."""
+    strongest, draw = _strongest(census, layer, SINGLY), random.Random(0).random
+    every = [neuron for neurons in strongest.values() for neuron in neurons]
+    control = _controls(census, sorted(every, key=lambda _: draw())[:SINGLY], seed=0)
+    for variant, neurons in {**strongest, "random": sorted(control)}.items():
+        for at, neuron in neurons:
+            yield _row("neurons", neuron_off(at, neuron), at, variant, index=neuron)
+
+
+def _neuron_sets(census: Census) -> Iterator[SweepRow]:
+    """The k strongest of a class, and k random neurons; a larger set holds the smaller ones."""
+    for name, neurons in _strongest(census, None, TOGETHER[-1]).items():
+        drawn = [(f"random as {name}", _controls(census, neurons, seed)) for seed in range(CONTROLS)]
+        for variant, ordered in [(name, neurons), *drawn]:
+            for k in TOGETHER:
+                if k <= len(ordered):
+                    words = " ".join(f"{layer}.{neuron}" for layer, neuron in ordered[:k])
+                    yield _row("neuron-sets", f"neuron-off {words}", None, variant, index=k)
+
+
+def _strongest(census: Census, layer: int | None, most: int) -> dict[str, list[Neuron]]:
+    """The neurons of each class that has any, strongest first. Raises EngineError("usage") where none has."""
+    from stagescope.engine import strongest
+    from stagescope.engine.protocol import EngineError
+
+    where = "" if layer is None else f" in layer {layer}"
+    if census.degenerate:
+        share = f"{census.null_above:.1%} of random directions have kurtosis > 10"
+        reason = f"the vocabulary of {printable(census.model)} is degenerate ({share}), so its census tells no classes"
+        raise EngineError("usage", f"{reason}.", "Switch off neurons by name: neuron-off 5.101.")
+    picked = strongest.pick(census, census.d_mlp, layer, most)  # the width bears on partition candidates alone
+    found = {name: [neuron for kind, neuron in picked if kind == name] for name in CLASSES}
+    if not any(found.values()):
+        reason = f"the census of {printable(census.model)} has no prediction and no suppression neuron{where}"
+        raise EngineError("usage", f"{reason}.", "Switch off neurons by name: neuron-off 5.101.")
+    return {name: neurons for name, neurons in found.items() if neurons}
+
+
+def _controls(census: Census, neurons: Sequence[Neuron], seed: int) -> list[Neuron]:
+    """For each neuron another of its layer, of neither class, none twice; fewer where a layer has no more."""
+    from stagescope.engine import strongest
+
+    members = strongest.classes(census, census.d_mlp)
+    free = ~(members["prediction"] | members["suppression"])
+    ordinary = {layer: free[layer].nonzero()[0].tolist() for layer, _ in neurons}
+    draw = random.Random(seed).random  # the same in every version of Python
+    return [(at, left.pop(int(draw() * len(left)))) for at, _ in neurons if (left := ordinary[at])]
 
 
 def _layer(schedule: Schedule) -> int | None:

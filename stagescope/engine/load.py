@@ -16,6 +16,7 @@ from torch import Tensor
 
 from stagescope.engine import blocks, directory, lens, packed
 from stagescope.engine.blocks import Network
+from stagescope.engine.catalog import disagreements
 from stagescope.engine.directory import Located
 from stagescope.engine.memory import free_memory, is_out_of_memory, out_of_memory
 from stagescope.engine.metrics import kl_nats
@@ -77,9 +78,9 @@ def load(request: Load, located: Located) -> Iterator[Progress | tuple[Network, 
         loaded=True,
         bytes=sum({p.data_ptr(): p.numel() * p.element_size() for p in bridge.parameters()}.values()) + copy,
         noise_kl=noise_kl,
-        warnings=warnings,
     )
-    yield net, replace(info, load_seconds=time.perf_counter() - began)
+    warnings += disagreements(located.known, info)
+    yield net, replace(info, warnings=warnings, load_seconds=time.perf_counter() - began)
 
 
 def threads(wanted: int | None) -> int:

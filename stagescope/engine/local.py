@@ -338,17 +338,21 @@ class LocalEngine:
 
         Raises EngineError for what no weights will make possible.
         """
+        sweep.check(request, self.info)
         if not self.certain or not self.request.cache:
-            sweep.check(request, self.info)
             return None
-        units = sweep.settle(request, self.request, self.info, self.tokenizer)
+        census = self.cached_census() if (wanted := sweep.wants_census(request)) else None
+        if wanted and census is None:
+            return None
+        units = sweep.settle(request, self.request, self.info, self.tokenizer, census)
         return [unit.sweep for unit in units] if sweep.recall(units, self.info, self.request) else None
 
     def _sweep(self, request: TakeSweep) -> Iterator[Reply]:
         sweep.check(request, self.info)
         if not self.certain:
             self.need_weights()
-        units = sweep.settle(request, self.request, self.info, self.tokenizer)
+        census = yield from self._census_for(request)
+        units = sweep.settle(request, self.request, self.info, self.tokenizer, census)
         if self.request.cache and sweep.recall(units, self.info, self.request):
             yield from (unit.sweep for unit in units)
             return
@@ -359,14 +363,27 @@ class LocalEngine:
             self.checkpoint()
             yield reply
 
+    def _census_for(self, request: TakeSweep | SweepCorpus) -> Generator[Progress, None, Census | None]:
+        """The census that says which neurons a sweep means; None where it needs none."""
+        census = None
+        for reply in self._census(TakeCensus()) if sweep.wants_census(request) else ():
+            if isinstance(reply, Census):
+                census = reply
+            else:
+                yield reply
+        return census
+
     def cached_corpus(self, request: SweepCorpus) -> CorpusSweep | None:
         """The same of a corpus whose file was not touched since."""
         from stagescope.engine import corpus
 
+        corpus.check(request, self.info)
         if not self.certain or not self.request.cache:
-            corpus.rows_of(request, self.info)
             return None
-        return corpus.recalled(request, self.info, self.request)
+        census = self.cached_census() if (wanted := sweep.wants_census(request)) else None
+        if wanted and census is None:
+            return None
+        return corpus.recalled(request, self.info, self.request, census)
 
     def _corpus(self, request: SweepCorpus) -> Iterator[Reply]:
         from stagescope.engine import corpus
@@ -381,7 +398,10 @@ class LocalEngine:
             yield from self.measure_averages()
             return self.averages
 
-        for reply in corpus.sweep_corpus(self.net, self.info, self.request, request, self.tokenizer, measure):
+        corpus.check(request, self.info)
+        census = yield from self._census_for(request)
+        asked = (self.request, request, self.tokenizer, measure, census)
+        for reply in corpus.sweep_corpus(self.net, self.info, *asked):
             self.checkpoint()
             yield reply
 

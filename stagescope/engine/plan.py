@@ -9,38 +9,19 @@ import math
 import random
 from collections import defaultdict
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cache
 from typing import TYPE_CHECKING, NamedTuple
 
+from stagescope.engine.switches import Off, Run, Switch, add_off, add_switch, settled
+
 if TYPE_CHECKING:
-    from stagescope.engine.schedule import Step
+    from stagescope.engine.grammar import Step
+
+__all__ = ["Item", "Off", "Part", "Place", "Plan", "Refused", "Run", "Span", "Switch", "carry_out", "join_items",
+           "overlap", "sync_layers", "uses_means"]  # fmt: skip
 
 MAX_STRETCH = 8  # the executed order has at most 8 L depths: bounds what one line of text can cost
-
-
-@dataclass(frozen=True)
-class Switch:
-    """One sublayer's contribution replaced at `positions` (sorted; None: every position).
-
-    kind "zero": by nothing (zero ablation); "mean": by its mean contribution over a text.
-    """
-
-    kind: str
-    positions: tuple[int, ...] | None
-
-
-@dataclass(frozen=True)
-class Run:
-    """One original layer about to run, with the switches on its attention and its MLP.
-
-    Each sublayer has at most one Switch of each kind, at disjoint positions, so equal meaning is equal data.
-    """
-
-    layer: int
-    attn: tuple[Switch, ...] = ()
-    mlp: tuple[Switch, ...] = ()
-
 
 Place = tuple[Run, ...]  # one depth of the executed order: one Run, or a group whose outputs are averaged
 Plan = tuple[Place, ...]
@@ -56,28 +37,78 @@ class Span(NamedTuple):
     def __str__(self) -> str:
         return f"{self.first}{self.part}" if self.first == self.last else f"{self.first}-{self.last}"
 
+    @property
+    def layers(self) -> range:
+        return range(self.first, self.last + 1)
+
+    @property
+    def singles(self) -> Iterable[Span]:
+        return (Span(n, n, self.part) for n in self.layers)
+
+    def names(self, other: Item) -> bool:
+        return isinstance(other, Span) and other.first in self.layers and other.part in ("", self.part)
+
+
+class Part(NamedTuple):
+    """Heads or neurons `first` to `last` of one layer, both included."""
+
+    layer: int
+    first: int
+    last: int
+
+    def __str__(self) -> str:
+        return f"{self.layer}.{self.first}" if self.first == self.last else f"{self.layer}.{self.first}-{self.last}"
+
+    @property
+    def layers(self) -> range:
+        return range(self.layer, self.layer + 1)
+
+    @property
+    def singles(self) -> Iterable[Part]:
+        return (Part(self.layer, n, n) for n in range(self.first, self.last + 1))
+
+    def names(self, other: Item) -> bool:
+        if isinstance(other, Span):
+            return other.first == self.layer
+        return other.layer == self.layer and self.first <= other.first <= self.last
+
+
+Item = Span | Part  # what a step names
+
 
 class Refused(Exception):
-    """A step that cannot be carried out. `at`: the Span or "positions" to blame, None for the whole step."""
+    """A step that cannot be carried out. `at`: the Item or "positions" to blame, None for the whole step."""
 
-    def __init__(self, reason: str, at: Span | str | None = None):
+    def __init__(self, reason: str, at: Item | str | None = None):
         super().__init__(reason)
         self.reason, self.at = reason, at
 
 
-def join_spans(spans: Iterable[Span]) -> tuple[Span, ...]:
+def join_items(items: Iterable[Item]) -> tuple[Item, ...]:
     """Neighbours that count on (5 6-7) joined into one (5-7); order kept, sublayer items left alone."""
-    joined: list[Span] = []
-    for span in spans:
-        if joined and not joined[-1].part and not span.part and span.first == joined[-1].last + 1:
-            joined[-1] = Span(joined[-1].first, span.last)
+    joined: list[Item] = []
+    for item in items:
+        if joined and _counts_on(joined[-1], item):
+            joined[-1] = joined[-1]._replace(last=item.last)
         else:
-            joined.append(span)
+            joined.append(item)
     return tuple(joined)
 
 
-def carry_out(step: Step, plan: Plan, n_layers: int, parallel_blocks: bool, n_positions: int | None) -> Plan:
-    """The executed order after one more step. Raises Refused."""
+def _counts_on(left: Item, right: Item) -> bool:
+    together = left.layer == right.layer if isinstance(left, Part) else not left.part and not right.part
+    return together and right.first == left.last + 1
+
+
+def overlap(left: Item, right: Item) -> bool:
+    """Whether something is named by both, where `left` does not come after `right`."""
+    return right.first <= left.last and (not isinstance(left, Part) or left.layer == right.layer)
+
+
+def carry_out(
+    step: Step, plan: Plan, n_layers: int, parallel_blocks: bool, n_positions: int | None, n_parts: int | None = None
+) -> Plan:
+    """The executed order after one more step. n_parts: how many heads (neurons) a layer has. Raises Refused."""
     where: dict[int, list[int]] = defaultdict(list)  # layer -> the places it occupies now
     for index, place in enumerate(plan):
         for run in place:
@@ -86,10 +117,12 @@ def carry_out(step: Step, plan: Plan, n_layers: int, parallel_blocks: bool, n_po
 
     if step.verb in ("drop", "attn-off", "mlp-off"):
         return _switch_off(step, plan, set(layers), n_positions)
+    if step.verb in ("head-off", "neuron-off"):
+        return _parts_off(step, plan, n_positions, n_parts)
 
     for layer in layers:
         if any(len(plan[index]) > 1 for index in where[layer]):
-            allowed = "only drop, attn-off and mlp-off reach inside it"
+            allowed = "only drop, attn-off, mlp-off, head-off and neuron-off reach inside it"
             raise Refused(f"layer {layer} is in a parallel group: {allowed}", Span(layer, layer))
         if len(where[layer]) > 1 and step.verb in ("swap", "reverse", "shuffle", "parallel", "order"):
             reason = f"layer {layer} stands in {len(where[layer])} places: {step.verb} needs it in one"
@@ -127,7 +160,10 @@ def carry_out(step: Step, plan: Plan, n_layers: int, parallel_blocks: bool, n_po
 
 def uses_means(plan: Plan) -> bool:
     """Whether some sublayer gives its mean over a text, which must be measured first."""
-    return any(switch.kind == "mean" for place in plan for run in place for switch in (*run.attn, *run.mlp))
+    runs = [run for place in plan for run in place]
+    return any(switch.kind == "mean" for run in runs for switch in (*run.attn, *run.mlp)) or any(
+        off.switch.kind == "mean" for run in runs for off in (*run.heads, *run.neurons)
+    )
 
 
 def sync_layers(plan: Plan) -> tuple[int | None, ...]:
@@ -147,15 +183,15 @@ def sync_layers(plan: Plan) -> tuple[int | None, ...]:
 
 def _named_layers(step: Step, where: dict[int, list[int]], n_layers: int) -> list[int]:
     """The layers a step names, each once. Spans are checked before they are counted out: 0-9999 is cheap."""
-    for span in step.items:
-        if span.last >= n_layers:
-            layer = max(span.first, n_layers)
+    for item in step.items:
+        if item.layers[-1] >= n_layers:
+            layer = max(item.layers[0], n_layers)
             reason = f"layer {layer} is out of range: this model has layers 0-{n_layers - 1}"
             raise Refused(reason, Span(layer, layer))
-    layers = list(dict.fromkeys(n for span in step.items for n in range(span.first, span.last + 1)))
+    layers = list(dict.fromkeys(layer for item in step.items for layer in item.layers))
     for layer in layers:
         if layer not in where:
-            still = " ".join(str(span) for span in join_spans(Span(n, n) for n in sorted(where)))
+            still = " ".join(str(span) for span in join_items(Span(n, n) for n in sorted(where)))
             reason = f"layer {layer} is already dropped: still running: {still or 'none'}"
             raise Refused(reason, Span(layer, layer))
     return layers
@@ -171,12 +207,33 @@ def _switch_off(step: Step, plan: Plan, layers: set[int], n_positions: int | Non
 
     @cache  # most sublayers carry the same switches: one result, shared
     def with_switch(carried: tuple[Switch, ...]) -> tuple[Switch, ...]:
-        return _add_switch(carried, switch, n_positions)
+        return add_switch(carried, switch, n_positions)
 
     def switched(run: Run) -> Run:
         if run.layer not in layers:
             return run
-        return replace(run, **{name: with_switch(getattr(run, name)) for name in sublayers})
+        return settled(replace(run, **{name: with_switch(getattr(run, name)) for name in sublayers}), n_positions)
+
+    return tuple(tuple(switched(run) for run in place) for place in plan)
+
+
+def _parts_off(step: Step, plan: Plan, n_positions: int | None, n_parts: int | None) -> Plan:
+    name = {"head-off": "heads", "neuron-off": "neurons"}[step.verb]
+    named: dict[int, list[int]] = defaultdict(list)  # layer -> numbers
+    for part in step.items:
+        if n_parts is not None and part.last >= n_parts:
+            number = max(part.first, n_parts)
+            reason = f"{name[:-1]} {part.layer}.{number} is out of range: layer {part.layer} has {name} 0-{n_parts - 1}"
+            raise Refused(reason, Part(part.layer, number, number))
+        named[part.layer] += range(part.first, part.last + 1)
+    switch = Switch("mean" if step.mean else "zero", _count_out(step.positions, n_positions))
+
+    @cache  # a layer may stand in many places
+    def switched(run: Run) -> Run:
+        if run.layer not in named:
+            return run
+        offs = add_off(getattr(run, name), switch, named[run.layer], n_positions)
+        return settled(replace(run, **{name: offs}), n_positions)
 
     return tuple(tuple(switched(run) for run in place) for place in plan)
 
@@ -192,25 +249,6 @@ def _count_out(positions: tuple[int, int] | None, n_positions: int | None) -> tu
                 raise Refused(f"position {position} is outside the prompt: it has {allowed}", "positions")
         first, last = first % n_positions, last % n_positions
     return tuple(range(first, last + 1))
-
-
-def _add_switch(switches: tuple[Switch, ...], new: Switch, n_positions: int | None) -> tuple[Switch, ...]:
-    """The later switch wins where it applies.
-
-    Under a new switch at some positions, an all-positions switch of the other kind keeps the rest, spelt out.
-    With n_positions None that cannot be spelt: it stays, first in the tuple, and the one after it wins.
-    """
-    if new.positions is None or not switches:
-        return (new,)
-    covered = {"zero": (), "mean": ()} | {switch.kind: switch.positions for switch in switches}
-    for kind, positions in covered.items():
-        if kind == new.kind:
-            covered[kind] = None if positions is None else tuple(sorted({*positions, *new.positions}))
-        elif positions is not None or n_positions is not None:
-            kept = range(n_positions) if positions is None else positions
-            covered[kind] = tuple(sorted(set(kept) - set(new.positions)))
-    left = [Switch(kind, positions) for kind, positions in covered.items() if positions != ()]
-    return tuple(sorted(left, key=lambda switch: switch.positions is not None))
 
 
 def _put(plan: Plan, places: list[int], moved: list[Place]) -> Plan:
@@ -236,7 +274,7 @@ def _order(items: tuple[Span, ...], runs: dict[int, Run], parallel_blocks: bool)
             reason = "attention and MLP run in parallel in this model: order takes whole layers here"
             raise Refused(reason + f" ({span.first}, not {span})", span)
         off = {} if not span.part else {"mlp" if span.part == "a" else "attn": (Switch("zero", None),)}
-        ordered += [(replace(runs[layer], **off),) for layer in range(span.first, span.last + 1)]
+        ordered += [(settled(replace(runs[layer], **off), None),) for layer in range(span.first, span.last + 1)]
     return tuple(ordered)
 
 

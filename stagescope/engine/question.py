@@ -70,7 +70,8 @@ def question(request: Read, load: Load, info: ModelInfo, tokenizer: Any) -> Ques
 def planned(text: str, info: ModelInfo, n_positions: int | None) -> tuple[Schedule, Plan]:
     try:
         schedule = parse(text)
-        return schedule, resolve(schedule, info.n_layers, parallel_blocks=info.parallel, n_positions=n_positions)
+        known = {"parallel_blocks": info.parallel, "n_heads": info.n_heads, "d_mlp": info.d_mlp}
+        return schedule, resolve(schedule, info.n_layers, n_positions=n_positions, **known)
     except ScheduleError as error:
         place = "\n".join(str(error).splitlines()[:-1])  # the text and its carets
         raise EngineError("usage", f"the schedule cannot be: {printable(error.reason)}.", place) from error

@@ -17,10 +17,10 @@ import torch
 from torch import Tensor
 
 from stagescope.engine import blocks
-from stagescope.engine.blocks import Network, Start
+from stagescope.engine.blocks import Network, PartsOff, Start
 from stagescope.engine.memory import free_cached_memory, is_out_of_memory
 from stagescope.engine.norms import contribution_norm
-from stagescope.engine.schedule import Place, Plan, Switch
+from stagescope.engine.schedule import Off, Place, Plan, Switch
 
 if TYPE_CHECKING:
     from stagescope.engine.averages import Averages
@@ -143,9 +143,12 @@ def _pass(
         runs = [node.place[member] for node in rows]
         keep_attn, fill_attn = _switches([run_.attn for run_ in runs], x, averages and averages.attn[layer])
         keep_mlp, fill_mlp = _switches([run_.mlp for run_ in runs], x, averages and averages.mlp[layer])
+        heads_off = _parts_off([run_.heads for run_ in runs], x, averages and averages.heads[layer])
+        neurons_off = _parts_off([run_.neurons for run_ in runs], x, averages and averages.neurons[layer])
         passed = blocks.block(
-            net, begun, layer, x, keep_attn=keep_attn, keep_mlp=keep_mlp, fill_attn=fill_attn, fill_mlp=fill_mlp
-        )
+            net, begun, layer, x, keep_attn=keep_attn, keep_mlp=keep_mlp, fill_attn=fill_attn, fill_mlp=fill_mlp,
+            heads_off=heads_off, neurons_off=neurons_off,
+        )  # fmt: skip
         after, attn, mlp = after + passed.x, attn + passed.attn, mlp + passed.mlp
     if len(layers) > 1:
         after, attn, mlp = after / len(layers), attn / len(layers), mlp / len(layers)
@@ -179,6 +182,19 @@ def _switches(
                 fill = torch.zeros_like(x) if fill is None else fill
                 fill[row, where] = _mean_rows(means, x.shape[1]).to(x)[where]
     return keep, fill
+
+
+def _parts_off(offs: list[tuple[Off, ...]], x: Tensor, means: Tensor | None) -> list[PartsOff]:
+    """What is replaced of the heads or neurons of a batch x [B, T, D]. means [2, width]: as in _switches."""
+    if not any(offs):
+        return []
+    uses_means = any(off.switch.kind == "mean" for row_offs in offs for off in row_offs)
+    mean = _mean_rows(means, x.shape[1]) if uses_means else None
+    return [
+        PartsOff(row, off.which, off.switch.positions, mean if off.switch.kind == "mean" else None)
+        for row, row_offs in enumerate(offs)
+        for off in row_offs
+    ]
 
 
 def _mean_rows(means: Tensor, n_tokens: int) -> Tensor:

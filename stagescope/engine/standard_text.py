@@ -18,14 +18,19 @@ def name() -> str:
     return f"pydoc_data.topics of Python {platform.python_version()}"
 
 
+def topics() -> list[tuple[str, str]]:
+    """The whole of it: (name, text) of each topic, in the order of their names."""
+    import pydoc_data.topics  # half a megabyte of text that nothing else needs
+
+    return sorted(pydoc_data.topics.topics.items())
+
+
 def windows(encode: Callable[[str], list[int]], head: tuple[int, ...], longest: int) -> list[tuple[int, ...]]:
     """Token ids of the 16 windows, each of 128 tokens, or `longest` if that is less; head: the prefix token, if any.
 
     They are spread evenly over the topics of Python's help in the order of their names, each from the start of a line.
     """
-    from pydoc_data.topics import topics  # half a megabyte of text that nothing else needs
-
-    text = "\n".join(topics[topic] for topic in sorted(topics))
+    text = "\n".join(text for _, text in topics())
     length = min(WINDOW_TOKENS, longest)
     starts = [text.index("\n", window * len(text) // WINDOWS) + 1 for window in range(WINDOWS)]
     pieces = [text[start : start + CHARACTERS_PER_TOKEN * length] for start in starts]

@@ -19,12 +19,14 @@ from stagescope.engine.progress import progress
 from stagescope.engine.protocol import (
     MEASURES,
     MOST_PROMPTS,
+    Census,
     EngineError,
     Load,
     ModelInfo,
     Progress,
     Read,
     Sweep,
+    SweepCorpus,
     SweepRow,
     TakeSweep,
 )
@@ -57,8 +59,13 @@ class Unit:
 # -------------------------------------------------------------------------------------------- what is asked
 
 
-def settle(request: TakeSweep, load: Load, info: ModelInfo, tokenizer: Any) -> list[Unit]:
-    """What a request asks for, prompt by prompt and kind by kind. Raises EngineError for what cannot be swept."""
+def settle(
+    request: TakeSweep, load: Load, info: ModelInfo, tokenizer: Any, census: Census | None = None
+) -> list[Unit]:
+    """What a request asks for, prompt by prompt and kind by kind. census: where `wants_census`.
+
+    Raises EngineError for what cannot be swept.
+    """
     check(request, info)
     units = []
     for prompt in request.prompts:
@@ -68,7 +75,7 @@ def settle(request: TakeSweep, load: Load, info: ModelInfo, tokenizer: Any) -> l
         except EngineError as error:
             raise _of_prompt(error, prompt, request) from error
         tokens = tuple(Token(token, text) for token, text in zip(asked.ids, _spelled(tokenizer, asked.ids), strict=True))
-        for kind, rows in _rows(request, info, len(tokens)):
+        for kind, rows in _rows(request, info, len(tokens), census):
             if len(rows) * len(tokens) > MOST_VALUES:
                 size = f"{len(rows):,} schedules over {len(tokens):,} tokens are too many for one sweep"
                 raise EngineError("usage", f"{size}: {MOST_VALUES:,} values at most.", "Shorten the prompt.")
@@ -84,13 +91,16 @@ def check(request: TakeSweep, info: ModelInfo) -> None:
         raise EngineError("usage", f"{n} prompts were given.", f"A sweep takes 1 to {MOST_PROMPTS}; --corpus any number.")
     if len(set(request.prompts)) < len(request.prompts):
         raise EngineError("usage", "two of the prompts are the same.", "Give each once.")
-    check_kinds(request.kinds, request.schedules, info)
+    check_kinds(request, info)
 
 
-def check_kinds(asked: Sequence[str], schedules: Sequence[str], info: ModelInfo) -> None:
-    """Raises EngineError for kinds or schedules this model cannot run."""
-    if schedules:
-        kinds.read_schedules([text or ";" for text in schedules], info.n_layers, info.parallel)  # "" is the baseline
+def check_kinds(request: TakeSweep | SweepCorpus, info: ModelInfo) -> None:
+    """Raises EngineError for kinds, a layer of them or schedules this model cannot run."""
+    asked, lines = request.kinds, [text or ";" for text in request.schedules]  # "" is the baseline
+    if request.layer is not None:
+        _check_layer(request, info)
+    if lines:
+        kinds.read_schedules(lines, info.n_layers, info.parallel, n_heads=info.n_heads, d_mlp=info.d_mlp)
     elif not asked:
         raise EngineError("usage", "no kind of sweep was given.", f"The kinds are {', '.join(kinds.KINDS)}.")
     else:
@@ -99,10 +109,26 @@ def check_kinds(asked: Sequence[str], schedules: Sequence[str], info: ModelInfo)
             kinds.entries("press", info.n_layers, parallel_blocks=info.parallel)
 
 
-def _rows(request: TakeSweep, info: ModelInfo, n_tokens: int) -> list[tuple[str, tuple[SweepRow, ...]]]:
+def _check_layer(request: TakeSweep | SweepCorpus, info: ModelInfo) -> None:
+    if request.schedules or (others := [kind for kind in request.kinds if kind not in kinds.OF_LAYER]):
+        what = "schedules" if request.schedules else printable(", ".join(others)[:80])
+        raise EngineError("usage", f"a layer is for {' and '.join(kinds.OF_LAYER)}, not for {what}.", "Leave it out.")
+    if not 0 <= request.layer < info.n_layers:
+        raise EngineError("usage", f"there is no layer {request.layer}.", f"Layers are 0 to {info.n_layers - 1}.")
+
+
+def wants_census(request: TakeSweep | SweepCorpus) -> bool:
+    """Whether a census must say which neurons are meant."""
+    return not request.schedules and not {*kinds.parse_kinds(",".join(request.kinds))}.isdisjoint(kinds.OF_CENSUS)
+
+
+def _rows(
+    request: TakeSweep, info: ModelInfo, n_tokens: int, census: Census | None
+) -> list[tuple[str, tuple[SweepRow, ...]]]:
     if request.schedules:
         return [("schedules", kinds.listed(request.schedules))]
-    known = {"n_positions": n_tokens, "parallel_blocks": info.parallel}
+    known = {"n_positions": n_tokens, "parallel_blocks": info.parallel, "n_heads": info.n_heads}
+    known |= {"census": census, "layer": request.layer}
     return [(kind, kinds.entries(kind, info.n_layers, **known)) for kind in request.kinds]
 
 
@@ -118,6 +144,7 @@ def _unit(
     plans, notes = [], {}
     for number, row in enumerate(rows):
         known = {"parallel_blocks": info.parallel, "n_positions": len(tokens)}
+        known |= {"n_heads": info.n_heads, "d_mlp": info.d_mlp}
         try:
             plans.append(resolve(parse(row.schedule), info.n_layers, **known))
         except ScheduleError as error:  # a position this prompt does not have

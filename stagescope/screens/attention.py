@@ -16,6 +16,7 @@ from textual.app import ComposeResult
 from stagescope import actions
 from stagescope.engine.protocol import OFFSETS, Evidence, TakeEvidence, Texts
 from stagescope.evidence_report import n_measured, over_words
+from stagescope.head_grid import window
 from stagescope.screens import attention_words
 from stagescope.screens.asking import Asking, Chosen, Looked
 from stagescope.screens.attention_words import VIEWS
@@ -148,7 +149,7 @@ class AttentionScreen(Asking):
         left = LABEL + 1  # labels and the axis
         if self.view == "heads":
             shape = (self.info.n_layers, self.info.n_heads, self.at_layer, self.at_head)
-            if place := attention_words.window(*shape, width, height).at(event.x, event.y):
+            if place := window(*shape, width, height).at(event.x, event.y):
                 self.at_layer, self.at_head = place
         elif width > left + 1:
             layer = round((event.x - left) / (width - left - 1) * self.info.n_layers - 0.5)

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_right
-from typing import NamedTuple
 
 import numpy as np
 from rich.cells import cell_len
 from rich.text import Text
 from textual.content import Content
 
+from stagescope import head_grid
 from stagescope.engine.protocol import OFFSETS, Evidence
 from stagescope.evidence_report import (
     missing,
@@ -24,6 +24,7 @@ from stagescope.evidence_report import (
     uniform_of,
     weigh,
 )
+from stagescope.head_grid import NUMBERS, Window, window  # noqa: F401  the heads screen finds them here
 from stagescope.screens.sweep_words import CHOSEN, QUIET
 from stagescope.screens.widgets.glyphs import Glyphs, number
 from stagescope.text import fit
@@ -38,9 +39,6 @@ TITLES = {"near": "near tokens", "heads": "heads", "norms": "norms"}
 UNIFORM, UNIFORM_FREE = ("╌", "-", (150, 150, 150)), ("┈", ".", (150, 150, 150))
 STEPS = (0.1, 0.25, 0.5, 0.75)  # of all that a head's attention could be: where the next shade begins
 SHADES = ("·░▒▓█", ".:=#@")
-CELL = 2, 6  # cells of a head, the mark of the cursor included: fewest and most
-SIDE = 24  # cells of the list of the strongest heads, and of the gap before it
-NUMBERS = 4  # cells of a layer's number and the gap after it
 
 
 def name_of(reading: str, k: int) -> str:
@@ -190,79 +188,22 @@ def panel(name: str, evidence: Evidence, k: int, layer: int, width: int, height:
 # --------------------------------------------------------------------------------------------------- heads
 
 
-class Window(NamedTuple):
-    """What of a grid is in sight, and where."""
-
-    top: int  # lines above the layers
-    bottom: int  # the lowest layer
-    high: int  # layers
-    first: int  # the leftmost head
-    wide: int  # heads
-    cell: int  # cells a head
-    listed: bool  # there is room for the strongest heads on the right
-
-    def at(self, x: int, y: int) -> tuple[int, int] | None:
-        """Layer and head of a cell of the screen."""
-        row, column = y - self.top, (x - NUMBERS) // self.cell
-        if 0 <= row < self.high and 0 <= column < self.wide:
-            return self.bottom + self.high - 1 - row, self.first + column
-        return None
-
-
-def window(n_layers: int, n_heads: int, layer: int, head: int, width: int, height: int) -> Window:
-    """Always with the cursor in sight."""
-    listed = width - NUMBERS - SIDE >= n_heads * CELL[0]
-    room = width - NUMBERS - SIDE * listed
-    cell = min(max(room // n_heads, CELL[0]), CELL[1])
-    top = 2 if height >= 8 else 1
-    high = min(max(height - top - 1, 1), n_layers)
-    wide = min(max(room // cell, 1), n_heads)
-    bottom = min(max(layer - high // 2, 0), n_layers - high)
-    first = min(max(head - wide // 2, 0), n_heads - wide)
-    return Window(top, bottom, high, first, wide, cell, listed)
-
-
 def grid(
     evidence: Evidence, reading: str, k: int, layer: int, head: int, width: int, height: int, glyphs: Glyphs
 ) -> Text:
-    """Layers, the last on top, x heads, as shades of one reading; the cursor is marked and in sight: what does not fit
-    scrolls, and is counted above. Exactly `height` lines of at most `width` cells."""
-    from stagescope.curves import exactly
-
+    """Layers, the last on top, x heads, as shades of one reading: exactly `height` lines of at most `width` cells."""
     name = name_of(reading, k)
     values, scale = of_heads(evidence, name), 1 if reading == "sink_mass" else k
-    (n_layers, n_heads), shades = values.shape, SHADES[glyphs.ascii_only]
-    seen = window(n_layers, n_heads, layer, head, width, height)
-    hidden = {
-        "on the left": seen.first, "on the right": n_heads - seen.first - seen.wide,
-        "above": n_layers - seen.bottom - seen.high, "below": seen.bottom,
-    }  # fmt: skip
-    told = ", ".join(f"{n} {where}" for where, n in hidden.items() if n)
-    more = f"{glyphs.ellipsis} {told.replace(' ', ' more ', 1)}  " if told else ""
-    side = _side(evidence, values, name, seen.high) if seen.listed else []
+    shades = SHADES[glyphs.ascii_only]
 
-    lines = []
-    for row, at in enumerate(reversed(range(seen.bottom, seen.bottom + seen.high))):
-        line = Text(f"{at:3} ", "bold" if at == layer else "dim")
-        for column in range(seen.first, seen.first + seen.wide):
-            value = float(values[at, column])
-            step = bisect_right(STEPS, value * scale)
-            drawn = " " if math.isnan(value) else shades[step]
-            drawn = drawn * (seen.cell - 1) if step else drawn.center(seen.cell - 1)
-            here = (at, column) == (layer, head)
-            line.append(glyphs.cursor if here else " ", "not dim bold")
-            line.append(drawn, "not dim rgb(230,159,0)" if step else "not bold dim")
-        if row < len(side):
-            line.append(f"   {side[row]}", "not dim not bold")
-        lines.append(line)
-    apart = -(-4 // seen.cell)  # heads from number to number
-    numbered = [column for column in range(seen.first, seen.first + seen.wide) if column % apart == 0]
-    lead = " " * (NUMBERS + seen.cell * (-seen.first % apart))
-    marks = "".join(fit(f" {column}", seen.cell * apart) for column in numbered)
-    head_lines = [Text(f"{more}{_caption(evidence, reading, k)}"), Text(_key(reading, k, shades), "dim")]
-    if why := missing(evidence, name):
-        head_lines[-1] = Text(why, "bold")
-    return exactly([*head_lines[: seen.top], *lines, Text(lead + marks, "dim")], width, height, glyphs.ascii_only)
+    def shade(value: float) -> tuple[str, str]:
+        step = bisect_right(STEPS, value * scale)
+        return (" ", "") if math.isnan(value) else (shades[step], "rgb(230,159,0)" if step else "")
+
+    why = missing(evidence, name)
+    above = [Text(_caption(evidence, reading, k)), Text(why, "bold") if why else Text(_key(reading, k, shades), "dim")]
+    side = _side(evidence, values, name, height)
+    return head_grid.grid(values, shade, above, side, (layer, head), width, height, glyphs.ascii_only)
 
 
 def _caption(evidence: Evidence, reading: str, k: int) -> str:

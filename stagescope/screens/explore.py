@@ -1,8 +1,8 @@
 """The main screen: the stack of layers over one prompt, and what an edit does to it.
 
 It holds what is wanted (prompt, schedule, position, lens, tracked token), asks the engine for it, and draws
-what came last. Widgets draw; explore_keys.py says what keys and clicks do, explore_jobs.py asks, and begins by itself
-what is due after a reading; words.py words the single lines.
+what came last. Widgets draw; explore_keys.py says what keys and clicks do, explore_beside.py opens the other screens,
+explore_jobs.py asks, and begins by itself what is due after a reading; words.py words the single lines.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from textual.widgets import Label
 
 from stagescope import actions
 from stagescope.engine.protocol import (
+    Attribution,
     Census,
     Failure,
     Load,
@@ -33,6 +34,7 @@ from stagescope.engine.protocol import (
     Request,
     StageMap,
     Sweep,
+    TakeAttribution,
     TakeSweep,
     Texts,
 )
@@ -42,10 +44,11 @@ from stagescope.screens import words
 from stagescope.screens.asking import Asking, Chosen
 from stagescope.screens.deck import Deck, DeckEffect
 from stagescope.screens.edits import History
+from stagescope.screens.explore_beside import EMPTY, ExploreBeside
 from stagescope.screens.explore_jobs import ExploreJobs
-from stagescope.screens.explore_keys import EMPTY, VIEWS, ExploreKeys
+from stagescope.screens.explore_keys import VIEWS, ExploreKeys, shape
 from stagescope.screens.frame import SMALLEST
-from stagescope.screens.rows import Row, rows
+from stagescope.screens.rows import Row, rows, with_direct
 from stagescope.screens.stages import StagesScreen
 from stagescope.screens.widgets.detail import effect_line, row_line
 from stagescope.screens.widgets.line import Field, Line, PromptField, ScheduleField
@@ -61,7 +64,7 @@ SCHEDULE_HINT = ": types a schedule, such as drop 3-5; swap 7 8"
 TALL = 44  # rows of terminal from which the row under the cursor is told in full, in two lines of its own
 
 
-class Explore(ExploreKeys, ExploreJobs):
+class Explore(ExploreKeys, ExploreBeside, ExploreJobs):
     PLACE = "explore"  # in the table of actions
     # Priority: keys act in the order they come, also when a slow line delivers ":drop 3" in one piece.
     BINDINGS = actions.bindings(PLACE, priority=True)
@@ -99,10 +102,12 @@ class Explore(ExploreKeys, ExploreJobs):
         self.answered: Read | None = None  # the request `reading` answers
         self.output_for: Read | None = None  # ... and `output`
         self.census: Census | None = None
-        self.found: dict[tuple[str, TakeSweep], Sweep | DeckEffect] = {}  # by fingerprint and what was asked
+        # by fingerprint and what was asked
+        self.found: dict[tuple[str, TakeSweep | TakeAttribution], Sweep | DeckEffect | Attribution] = {}
         self.maps: dict[tuple[str, Texts], StageMap] = {}  # by fingerprint and what it was measured over
         self.map_looked_for: set[str] = set()  # fingerprints
-        # "load", "read", "map", "census", "token", "deck", "sweep", while they run, the one begun last at the end
+        # while they run, the one begun last at the end: "load", "read", "map", "census", "token", "deck", "direct",
+        # "sweep"
         self.jobs: dict[str, tuple[Request, Progress]] = {}
         self.dead = False  # the engine ended; r starts another
         self.failure = ""  # stays until something works again
@@ -110,7 +115,7 @@ class Explore(ExploreKeys, ExploreJobs):
         self.overdue_timer = None
         self.schedule_error: ScheduleError | None = None
         self.stack_rows: list[Row] = []
-        self.view = VIEWS[0]
+        self.view, self.column = VIEWS[0], "norms"
 
         # what is drawn; kept here, as a reply may still come while the screen is taken down
         self.small, self.header, self.effect = Line("small"), Line("header"), Line("effect")
@@ -226,8 +231,8 @@ class Explore(ExploreKeys, ExploreJobs):
 
     def _change_model(self, load: Load) -> None:
         """Nothing that was known of the model before holds of this one; prompt and schedule stay."""
-        self.stop("deck")
-        self.stop("sweep")
+        for job in ("deck", "direct", "sweep"):
+            self.stop(job)
         self.declined.clear()
         self.load = load
         self.info = self.census = self.tracked = None
@@ -243,7 +248,7 @@ class Explore(ExploreKeys, ExploreJobs):
     def _loaded(self, info: ModelInfo) -> None:
         self.info = info
         try:
-            resolve(self.schedule, info.n_layers, parallel_blocks=info.parallel)
+            resolve(self.schedule, info.n_layers, **shape(info))
         except ScheduleError as error:
             self.history = History(Schedule())
             self.schedule_field.text = ""
@@ -291,6 +296,7 @@ class Explore(ExploreKeys, ExploreJobs):
             settled=self._is_wanted(self.answered) or not self.overdue,
             mode=self.view,
             edited=bool(reading and reading.schedule),
+            column=self.shown_column,
         )
         here = self.position(self.output)
         self.token_strip.show(self.tokens, here)
@@ -313,10 +319,11 @@ class Explore(ExploreKeys, ExploreJobs):
         at, stages = self.position(self.reading), self.stage_map()
         fresh = rows(*known, self.schedule, at, stages)
         if self.reading is None or self.reading.schedule == str(self.schedule):
-            return fresh
+            direct = self.direct_effects()
+            return fresh if direct is None else with_direct(fresh, direct, at, self.shown_column == "change")
         read_of = parse(self.reading.schedule)
         before = {row.key: row for row in rows(*known, read_of, at, stages)}
-        place = ("depth", "state", "mean", "partial", "moved", "copy", "copies")
+        place = ("depth", "state", "mean", "partial", "moved", "copy", "copies", "heads", "neurons")
         return [replace(before.get(row.key, row), **{n: getattr(row, n) for n in place}) for row in fresh]
 
     def draw_status(self) -> None:
@@ -325,9 +332,10 @@ class Explore(ExploreKeys, ExploreJobs):
         self.header.show(words.header(self.info, self.output, self.state(), width))
         self.footer.show(words.footer(width, self._place()))
         row, reading = self.stack.row_at_cursor(), self.reading
-        told = {"lines": 2 if height >= TALL else 1, "glyphs": self.stack.glyphs}
+        told = {"lines": 2 if height >= TALL else 1, "glyphs": self.stack.glyphs, "column": self.shown_column}
         if reading and reading.schedule != str(self.schedule):  # its depths are other places than the rows'
-            reading, row = None, row and replace(row, attn=math.nan, mlp=math.nan, top=(), was=(), echo=False)
+            unknown = {"attn": math.nan, "mlp": math.nan, "direct": (math.nan, math.nan)}
+            reading, row = None, row and replace(row, **unknown, top=(), was=(), echo=False)
         said, running = self._said(width), self.running_jobs()
         room = width - (len(running) + 3) * (running != "" and height < TALL)
         detail = row_line(row, reading, self.position(self.reading), room, **told) if row else Content()

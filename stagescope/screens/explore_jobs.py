@@ -1,6 +1,6 @@
 """The requests of the explore screen while they run, and those it makes by itself once a reading stands: the census of
-the model, what the edit does to the deck, where it stands among its kind. These two stop when nothing would be shown
-of them any more."""
+the model, what the edit does to the deck, what each sublayer adds to the token's logit, where the edit stands among its
+kind. These three stop when nothing would be shown of them any more."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from functools import lru_cache, partial
 from stagescope import sweep_report
 from stagescope.engine.kinds import entries
 from stagescope.engine.protocol import (
+    Attribution,
     Census,
     Failure,
     MapStages,
@@ -21,6 +22,7 @@ from stagescope.engine.protocol import (
     Request,
     StageMap,
     Sweep,
+    TakeAttribution,
     TakeCensus,
     TakeSweep,
     Texts,
@@ -30,18 +32,20 @@ from stagescope.screens.frame import Frame
 
 JOBS = {
     "load": "loading", "read": "reading", "map": "stages", "census": "census of neurons", "token": "finding the token",
+    "direct": "direct effects",
 }  # fmt: skip
-BRIEF = ("read", "map", "deck", "sweep")  # jobs that are told once they say how far they are: most are over before
+BRIEF = ("read", "map", "deck", "direct", "sweep")  # told once they say how far they are: most are over before
 KINDS = ("drop", "swap", "attn-off", "mlp-off")  # an edit of one key is one of L of these
 # A longer prompt is swept only where `w` was pressed. A kind is about L/2 forwards: on one CPU thread the 30 layers of
 # the default model take 1.6 s at 11 tokens and 23 s at 114. Readings run in between, and were no slower for it.
 MOST_TOKENS = 64
 STANDARD = Texts()
-MOST_FOUND = 64  # sweeps and effects on the deck that are kept, a few KB each
+# Answers that are kept. A sweep has a few KB; the direct effects of 30 layers on 2,000 tokens are 2 MB.
+MOST_FOUND = {TakeSweep: 64, TakeAttribution: 8}
 
 
 class ExploreJobs(Frame):
-    """A third of the Explore screen: it asks, shows how far each job is, and begins what is due."""
+    """A quarter of the Explore screen: it asks, shows how far each job is, and begins what is due."""
 
     async def _converse(self, job: str, request: Request, receive: Callable[[Reply], None], stage: str = "") -> bool:
         """Ask, show progress and failures in the status line, give results to `receive`. False: it failed.
@@ -86,7 +90,7 @@ class ExploreJobs(Frame):
 
     def next_job(self) -> None:
         """Begin what is due: once the census, and a look for a map of the stages that was kept; after each reading the
-        deck, then the standing, census or not."""
+        deck, then the direct effects if their column is shown, then the standing, census or not."""
         if self.info is None or not self.info.loaded or self.dead or self.answered is None:
             return
         if self.info.fingerprint not in self.map_looked_for:
@@ -101,8 +105,12 @@ class ExploreJobs(Frame):
         if self._is_due("deck", on_deck):
             self.stop("sweep")  # the engine answers long requests in turn, and the deck was asked for
             self._take("deck", on_deck, f"deck of {len(on_deck.prompts)}")
+        direct = self.direct_request()
+        if self._is_due("direct", direct):
+            self.stop("sweep")  # which nobody asked for
+            self._begin("direct", direct, JOBS["direct"], partial(self._take_direct, direct))
         short = len(self.reading.tokens) <= MOST_TOKENS or self.prompt == self.swept
-        if not self.jobs.keys() & {"load", "deck", "sweep"} and short and self._is_due("sweep", of_kind):
+        if not self.jobs.keys() & {"load", "deck", "direct", "sweep"} and short and self._is_due("sweep", of_kind):
             self._take("sweep", of_kind, f"sweep of {sweep_report.NAMES[of_kind.kinds[0]][1]}")
 
     def on_screen_resume(self) -> None:
@@ -154,10 +162,10 @@ class ExploreJobs(Frame):
         kind = _kinds(self.info.n_layers).get(schedule)
         return TakeSweep((self.prompt if prompt is None else prompt,), kinds=(kind,)) if kind else None
 
-    def _key(self, request: TakeSweep) -> tuple[str, TakeSweep]:
+    def _key(self, request: TakeSweep | TakeAttribution) -> tuple[str, TakeSweep | TakeAttribution]:
         return self.info.fingerprint, request
 
-    def _is_due(self, job: str, request: TakeSweep | None) -> bool:
+    def _is_due(self, job: str, request: TakeSweep | TakeAttribution | None) -> bool:
         if request is None or (job in self.jobs and self.jobs[job][0] == request):
             return False
         return self._key(request) not in self.found and self.declined.get(job) != request
@@ -173,23 +181,55 @@ class ExploreJobs(Frame):
             sweeps[sweep.prompt] = sweep
 
         if await self._converse(job, request, receive, stage):
-            self.found[key] = deck.effect(list(sweeps.values())) if job == "deck" else sweeps[request.prompts[0]]
-            while len(self.found) > MOST_FOUND:
-                del self.found[next(iter(self.found))]
+            self._keep(key, deck.effect(list(sweeps.values())) if job == "deck" else sweeps[request.prompts[0]])
         else:
             self.declined[job] = request
         self.draw()
         self.next_job()
+
+    def _keep(self, key: tuple[str, TakeSweep | TakeAttribution], found: Sweep | deck.DeckEffect | Attribution) -> None:
+        self.found[key] = found
+        alike = [one for one in self.found if type(one[1]) is type(key[1])]
+        for old in alike[: -MOST_FOUND[type(key[1])]]:
+            del self.found[old]
 
     def stop_unwanted(self) -> None:
         """Stop what an edit, a prompt or a pin made pointless. A kind is still swept while the edit is of none: a layer
         is dropped and brought back, and the next one dropped."""
         if "deck" in self.jobs and self.jobs["deck"][0] != self.deck_request():
             self.stop("deck")
+        if "direct" in self.jobs and self.jobs["direct"][0] != self.direct_request():
+            self.stop("direct")
         if "sweep" in self.jobs:
             running, wanted = self.jobs["sweep"][0], self.kind_request()
             if running.prompts != (self.prompt,) or wanted not in (None, running):
                 self.stop("sweep")
+
+    # ------------------------------------------------------------------------------------- direct effects
+
+    def direct_request(self) -> TakeAttribution | None:
+        """None while the columns show norms."""
+        wanted = TakeAttribution(self.prompt, str(self.schedule), self.tracked)
+        return None if self.shown_column == "norms" else wanted
+
+    async def _take_direct(self, request: TakeAttribution) -> None:
+        key = self._key(request)
+        if not await self._converse("direct", request, partial(self._keep, key)):
+            self.declined["direct"] = request
+        self.draw()
+        self.next_job()
+
+    def direct_effects(self) -> Attribution | None:
+        """Of what the stack shows; none while that is not what is wanted."""
+        request = self.direct_request()
+        return self.found.get(self._key(request)) if request and self._is_wanted(self.answered) else None
+
+    @property
+    def shown_column(self) -> str:
+        """Without an edit nothing changes: the effects themselves are shown."""
+        return "direct" if self.column == "change" and not self.schedule else self.column
+
+    # --------------------------------------------------------------------------------- what is known of an edit
 
     def standing(self) -> str:
         """Where the edit drawn stands: "3rd of 30 drops"; "" when not known."""

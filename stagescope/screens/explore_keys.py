@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
@@ -11,39 +10,38 @@ from textual import on
 from textual.widgets import Input
 
 from stagescope import paths
-from stagescope.engine.protocol import LENSES, MOST_PROMPTS, FindToken
+from stagescope.engine.protocol import LENSES, MOST_PROMPTS, FindToken, ModelInfo
 from stagescope.engine.schedule import Schedule, ScheduleError, parse, resolve
 from stagescope.engine.tokens import Token
 from stagescope.screens import deck, words
 from stagescope.screens.ask import Ask, Confirm
-from stagescope.screens.asking import Asking, Chosen, Looked
-from stagescope.screens.attention import AttentionScreen
-from stagescope.screens.attribution import AttributionScreen
 from stagescope.screens.edits import CannotEdit, key_edit
+from stagescope.screens.explore_beside import EMPTY, UNKNOWN
 from stagescope.screens.frame import Frame
-from stagescope.screens.heads import HeadsScreen
 from stagescope.screens.help import Help
-from stagescope.screens.lens import LensScreen
 from stagescope.screens.models import Models
-from stagescope.screens.neurons import NeuronsScreen
-from stagescope.screens.probe import ProbeScreen
 from stagescope.screens.rows import Row
-from stagescope.screens.similarity import SimilarityScreen
-from stagescope.screens.stages import StagesScreen
-from stagescope.screens.sweep import SweepScreen
 from stagescope.screens.widgets.line import from_line
 from stagescope.screens.widgets.stack import Stack
 from stagescope.screens.widgets.tokens import TokenStrip
 from stagescope.text import printable, visible
 
 VIEWS = ("stack", "tokens", "delta")
-EMPTY = "the prompt is empty: type one"
-UNKNOWN = "the model's layers are not known yet"
+COLUMNS = {  # of attention and MLP, and what is said of them
+    "norms": "what each writes, relative to the stream before it",
+    "direct": "what each adds directly to the logit of the followed token",
+    "change": "how the edit changes what each adds directly to that logit",
+}
 SLOW_LOAD = 20.0  # seconds of loading that `q` asks about
 
 
+def shape(info: ModelInfo) -> dict:
+    """What a schedule is held against, beside the number of layers."""
+    return {"parallel_blocks": info.parallel, "n_heads": info.n_heads, "d_mlp": info.d_mlp}
+
+
 class ExploreKeys(Frame):
-    """A third of the Explore screen: it changes what is wanted, then draws and asks."""
+    """A quarter of the Explore screen: it changes what is wanted, then draws and asks."""
 
     # ---------------------------------------------------------------------------------- editing the network
 
@@ -74,7 +72,7 @@ class ExploreKeys(Frame):
         elif len(row.layers) > 1:
             self.say("this row is a group of layers: edit it as text with :")
         else:
-            known = {"parallel_blocks": self.info.parallel}
+            known = shape(self.info)
             plan = resolve(self.schedule, self.info.n_layers, **known)
             place = None if row.depth is None else row.depth - 1
             try:
@@ -184,71 +182,16 @@ class ExploreKeys(Frame):
             self.census_wanted = True
             self.take_census()
 
-    def action_sweep(self) -> None:
-        """On a screen of its own, which asks for more than what runs here by itself."""
-        if self.info is None or not self.prompt:
-            self.say(EMPTY if self.info else UNKNOWN)
-            return
-        self.stop("sweep")
-        self.swept = self.prompt
-        self.declined.pop("sweep", None)
-        prompts = deck.together(self.deck, self.prompt)
-        present = self.prompt if self.prompt in prompts else ""
-        looked_at = (self.tracked, self.at, str(self.schedule), self.stack.glyphs.ascii_only)
-        screen = SweepScreen(self.info, self.load, prompts, present, *looked_at)
-        self.app.push_screen(screen, partial(self._point_chosen, screen))
-
-    def action_lens_curves(self) -> None:
-        self._open(LensScreen)
-
-    def action_attention(self) -> None:
-        self._open(AttentionScreen)
-
-    def action_neurons(self) -> None:
-        self._open(NeuronsScreen)
-
-    def action_stages(self) -> None:
-        self._open(StagesScreen)
-
-    def action_attribution(self) -> None:
-        self._open(AttributionScreen)
-
-    def action_heads(self) -> None:
-        self._open(HeadsScreen)
-
-    def action_probe(self) -> None:
-        self._open(ProbeScreen)
-
-    def action_similarity(self) -> None:
-        self._open(SimilarityScreen)
-
     def action_column(self) -> None:
-        self.say("not yet")
-
-    def _open(self, kind: Callable[[Looked], Asking]) -> None:
-        """A screen beside the stack, for what is looked at."""
-        if self.info is None or not self.prompt:
-            self.say(EMPTY if self.info else UNKNOWN)
-            return
-        edit = (self.prompt, str(self.schedule), self.at, self.tracked)
-        screen = kind(Looked(self.info, self.load, *edit, self.census, self.stack.glyphs.ascii_only))
-        self.app.push_screen(screen, partial(self._point_chosen, screen))
-
-    def _point_chosen(self, screen: Asking, chosen: Chosen | None) -> None:
-        """The schedule of a point, on its prompt, read where it was read there."""
-        if screen.dead:
-            self.dead, self.failure = True, screen.failure
-            self.draw_status()
-            if screen.restart:
-                self.action_restart()
-        elif chosen is not None:
-            self._go_to(chosen.prompt)
-            self.at = self.at if chosen.position is None else chosen.position
-            before = str(self.schedule)
-            self.history.change(parse(chosen.schedule))
-            self._schedule_changed()
-            if before and before != str(self.schedule):
-                self.say(f"{self.schedule or 'the baseline'} in place of {before}: u takes it back")
+        """The next of COLUMNS; the last one under an edit alone."""
+        names = [name for name in COLUMNS if name != "change" or self.schedule]
+        at = names.index(self.shown_column)
+        self.column = names[(at + 1) % len(names)]
+        self.declined.pop("direct", None)
+        self.stop_unwanted()
+        self.say(f"attn mlp: {COLUMNS[self.column]}")
+        self.draw()
+        self.next_job()
 
     # ------------------------------------------------------------------------------------------------- deck
 
@@ -339,7 +282,7 @@ class ExploreKeys(Frame):
             typed = parse(text)
             if self.info is not None:
                 positions = len(self.tokens) or None
-                resolve(typed, self.info.n_layers, parallel_blocks=self.info.parallel, n_positions=positions)
+                resolve(typed, self.info.n_layers, **shape(self.info), n_positions=positions)
         except ScheduleError as error:
             self.schedule_error = error
             return None
@@ -394,7 +337,7 @@ class ExploreKeys(Frame):
     def _model_chosen(self, name: str | None) -> None:
         """The model at hand stays until the other one is found: then `_loaded` lets go of it."""
         if name is not None:
-            for job in ("census", "token", "deck", "sweep"):
+            for job in ("census", "token", "deck", "direct", "sweep"):
                 self.stop(job)
             self.failure = self.note = ""
             self.start(replace(self.load, model=name))
@@ -421,6 +364,10 @@ class ExploreKeys(Frame):
             self.declined[job] = request
             again = {"deck": "the next edit asks for the deck again", "sweep": "w sweeps"}[job]
             self.say(f"{job} cancelled; {again}")
+            self.draw()
+        elif job == "direct":
+            self.column = "norms"
+            self.say("direct effects cancelled; c asks for them again")
             self.draw()
         elif job == "census":
             self.census_wanted = False

@@ -12,8 +12,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from stagescope.engine.protocol import Census, ModelInfo, Reading, StageMap
-from stagescope.engine.schedule import Place, Plan, Run, Schedule, Switch, resolve
+from stagescope.engine.protocol import Attribution, Census, ModelInfo, Reading, StageMap
+from stagescope.engine.schedule import Off, Place, Plan, Run, Schedule, Switch, resolve
 
 NAN = math.nan
 _NONE = np.zeros(0, np.float32)
@@ -38,6 +38,8 @@ class Row:
     state: str = "run"  # embedding | run | dropped (not there) | off (both sublayers) | attn off | mlp off
     mean: bool = False  # what is off is replaced by its mean contribution, not by zero
     partial: bool = False  # ... at some positions only
+    heads: tuple[str, ...] = ()  # that are off while their attention runs: "3"; of a group "5.3"
+    neurons: tuple[str, ...] = ()
     moved: bool = False  # out of ascending order: swapped, reversed, shuffled
     copy: int = 0  # 1, 2, ... where a layer stands in several places, else 0
     copies: int = 0
@@ -48,6 +50,7 @@ class Row:
     kl: float = NAN  # nats, D_KL(baseline lens || lens); 0 below the noise floor
     attn: float = NAN  # ||attention contribution|| / ||x|| before the block; 0 when switched off
     mlp: float = NAN
+    direct: tuple[float, float] = (NAN, NAN)  # attention and MLP on the tracked token's logit, or their change
     entropy: float = NAN  # bits
     rank: float = NAN  # of the tracked token
     rank_was: float = NAN  # of the same token at the matching baseline depth
@@ -74,7 +77,8 @@ class Row:
 
     @property
     def edited(self) -> bool:
-        return self.state not in ("run", "embedding") or self.moved or self.copy > 0 or len(self.layers) > 1
+        off = self.state not in ("run", "embedding") or bool(self.heads or self.neurons)
+        return off or self.moved or self.copy > 0 or len(self.layers) > 1
 
     @property
     def key(self) -> tuple[tuple[int, ...], int]:
@@ -117,6 +121,22 @@ def rows(
         stack = [replace(row, counts=_counts(census, row.layers)) for row in stack]
     stack = _with_dropped(stack, info.n_layers)
     return [replace(row, stage=_stage(stages, row.layers)) for row in stack] if stages is not None else stack
+
+
+def with_direct(stack: list[Row], attribution: Attribution, position: int, change: bool) -> list[Row]:
+    """The rows with what each sublayer adds directly to the tracked token's logit at `position`.
+
+    change: less what its layer adds in the baseline. A layer's copies are told together, on the first one; one that
+    does not run has lost all it added.
+    """
+    if not change or attribution.baseline is None:
+        written = np.stack([attribution.attn, attribution.mlp], -1)[:, position].tolist()
+        return [replace(row, direct=tuple(written[row.depth])) if row.layers and row.depth else row for row in stack]
+    changes = attribution.changes()[:, :, position]
+    return [
+        replace(row, direct=tuple(changes[list(row.layers)].sum(0).tolist())) if row.layers and row.copy <= 1 else row
+        for row in stack
+    ]
 
 
 def fold(stack: list[Row], height: int, cursor: int) -> list[Row | Folded]:
@@ -194,15 +214,24 @@ def _only(run: Run) -> str:
 
 
 def _state(place: Place) -> dict:
-    """What is off. In a group only what is off in all of its layers counts."""
+    """What is off. In a group only sublayers that are off in all of its layers count, but every head and neuron."""
     no_attn, no_mlp = all(run.attn for run in place), all(run.mlp for run in place)
     switches = [s for run in place for s in (run.attn if no_attn else ()) + (run.mlp if no_mlp else ())]
+    parts = {name: [(run.layer, off) for run in place for off in getattr(run, name)] for name in ("heads", "neurons")}
+    switches += [off.switch for offs in parts.values() for _, off in offs]
     state = "off" if no_attn and no_mlp else "attn off" if no_attn else "mlp off" if no_mlp else "run"
     return {
         "state": state,
         "mean": any(s.kind == "mean" for s in switches),
         "partial": bool(switches) and all(s.positions is not None for s in switches),
+        **{name: _names(offs, len(place) > 1) for name, offs in parts.items()},
     }
+
+
+def _names(offs: list[tuple[int, Off]], of_group: bool) -> tuple[str, ...]:
+    """Numbers, each once; of a group with their layers."""
+    numbers = sorted({(layer, number) for layer, off in offs for number in off.which})
+    return tuple(f"{layer}.{number}" if of_group else f"{number}" for layer, number in numbers)
 
 
 def _with_dropped(stack: list[Row], n_layers: int) -> list[Row]:

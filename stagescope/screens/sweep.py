@@ -1,7 +1,8 @@
 """The sweep screen: what each layer is worth, by depth, drawn while it is measured.
 
 Figure 3 of arXiv 2406.19384 on the prompt at hand and on the pinned ones: every layer dropped, every pair swapped;
-then the sublayers; then a trace, every layer at every position. It asks the engine by itself and keeps the last Sweep
+then the sublayers; then a trace, every layer at every position; then every head; then the strongest prediction and
+suppression neurons together, beside random ones. It asks the engine by itself and keeps the last Sweep
 of each prompt and kind; coming back later costs nothing, as the engine remembers what it measured.
 sweep_keys.py says what keys do, sweep_words.py words the lines, figures.py draws.
 """
@@ -14,6 +15,7 @@ from functools import cached_property, partial
 
 from rich.text import Text
 from textual.app import ComposeResult
+from textual.content import Content
 
 from stagescope import actions
 from stagescope.engine.kinds import entries
@@ -22,9 +24,10 @@ from stagescope.screens import sweep_words
 from stagescope.screens.asking import Chosen
 from stagescope.screens.sweep_deck import median_sweep
 from stagescope.screens.sweep_keys import BETWEEN, SweepKeys
-from stagescope.screens.sweep_words import MEASURES, VIEWS
+from stagescope.screens.sweep_words import MEASURES, OF_ONE, VIEWS
 from stagescope.screens.widgets.line import Line
 from stagescope.screens.widgets.picture import Picture
+from stagescope.sweep_units import CLASSES, RANDOM, members, sizes
 
 PANEL = 9  # lines a panel needs to be readable: three stand above each other where each has as many
 AROUND = 5  # lines that are no picture, but for the detail: header, prompt, views, status, footer
@@ -59,6 +62,10 @@ class SweepScreen(SweepKeys):
         self.tracked, self.position = tracked, position
         # what is looked at
         self.view, self.kind, self.at_layer, self.at_token = self._place_of(schedule)  # token: column of the trace
+        self.at_head = 0
+        if of_head := re.fullmatch(r"head-off (\d+)\.(\d+)", schedule):
+            self.view, self.kind, self.at_layer, self.at_head = "heads", "heads", int(of_head[1]), int(of_head[2])
+        self.variant, self.k = CLASSES[1], 0  # of the sets of neurons; k 0: the largest there is
         self.only: str | None = None  # the measure that is drawn alone
         self.shown = prompts.index(present) if present else None  # which prompt; None: the median of all
         # what is known
@@ -67,11 +74,11 @@ class SweepScreen(SweepKeys):
 
         self.prompt_line, self.views, self.detail = Line("prompt"), Line("views"), Line("detail")
         self.panels = {measure: Picture(measure) for measure in MEASURES}
-        self.trace = Picture("trace")
+        self.trace, self.heads, self.sets = Picture("trace"), Picture("heads"), Picture("sets")
 
     def compose(self) -> ComposeResult:
-        yield from (self.small, self.header, self.prompt_line, self.views, *self.panels.values(), self.trace)
-        yield from (self.detail, self.status, self.footer)
+        yield from (self.small, self.header, self.prompt_line, self.views, *self.panels.values())
+        yield from (self.trace, self.heads, self.sets, self.detail, self.status, self.footer)
 
     def on_mount(self) -> None:
         if not self.present:  # later: what begins to run takes a remark away
@@ -105,15 +112,21 @@ class SweepScreen(SweepKeys):
     @property
     def measure(self) -> str | None:
         """The one that is drawn; None for all three."""
-        return self.only or (None if self._all_fit() else next(iter(MEASURES)))
+        return self.only or (None if self._all_fit() else self.in_order()[0])
+
+    def in_order(self) -> list[str]:
+        """The measures, the one that answers the view's question first."""
+        return sorted(MEASURES, key=lambda name: self.view == "sets" and name != "entropy_change_bits")
 
     def _all_fit(self) -> bool:
-        return self.size.height - AROUND - self.detail_lines >= len(MEASURES) * PANEL
+        return self.view != "heads" and self.size.height - AROUND - self.detail_lines >= len(MEASURES) * PANEL
 
     @property
     def detail_lines(self) -> int:
         if self.view == "trace":
             return 1 if self.size.width >= ONE_LINE else 2
+        if self.view == "sets":
+            return 3 if self.size.width >= ONE_LINE else 4
         return 3 if len(self.prompts) > 1 else 2
 
     def sweep(self, kind: str) -> Sweep | None:
@@ -135,24 +148,50 @@ class SweepScreen(SweepKeys):
         token = sweep.positions[0] if self.at_token is None else min(self.at_token, len(sweep.tokens) - 1)
         return self.at_layer, token
 
+    def all_sets(self) -> Sweep | None:
+        """What is drawn of the sets of neurons: of a prompt, or the median."""
+        return next(iter(self._curves()), None)
+
+    def set_sizes(self) -> list[int]:
+        return sizes(sweep) if (sweep := self.sweep("neuron-sets")) else []
+
+    def set_series(self) -> list[str]:
+        """Variants of the sets that there are, each class before its control."""
+        sweep = self.sweep("neuron-sets")
+        every = [variant for name in CLASSES for variant in (name, RANDOM[name])]
+        return [one for one in every if members(sweep, "neuron-sets", one)] if sweep else []
+
+    def chosen_set(self) -> tuple[str, int]:
+        """Variant and size under the cursor, where the sets are known."""
+        series, known = self.set_series(), self.set_sizes()
+        return (self.variant if self.variant in series else series[0]), (self.k if self.k in known else known[-1])
+
     def chosen(self) -> tuple[SweepRow, int] | None:
         """The row under the cursor and its place among its kind's; None where that is not known yet."""
-        if self.view != "trace":
+        if self.view in ("curves", "sublayers"):
             layer = min(self.at_layer, len(self.rows[self.kind]) - 1)
             return (self.rows[self.kind][layer], layer) if layer >= 0 else None
-        if (sweep := self.sweep("trace")) is None:
+        if (sweep := self.sweep(self.kind)) is None or not sweep.rows:
             return None
+        if self.view == "sets":  # of random draws the first
+            variant, k = self.chosen_set()
+            found = members(sweep, "neuron-sets", variant, k) or members(sweep, "neuron-sets", variant)
+            return sweep.rows[found[0]], found[0]
+        if self.view == "heads":
+            cell = (self.at_layer, self.at_head)
+            index = next((index for index, row in enumerate(sweep.rows) if (row.layer, row.index) == cell), None)
+            return None if index is None else (sweep.rows[index], index)
         at = {(row.layer, row.position): index for index, row in enumerate(sweep.rows)}
         return (sweep.rows[at[self.cell()]], at[self.cell()])
 
     # ------------------------------------------------------------------------------------- asking the engine
 
     def wanted(self) -> TakeSweep:
-        """What the view shows. Curves are of all prompts, and do not depend on what is tracked; a trace is of one."""
+        """What the view shows. Curves are of all prompts, and do not depend on what is tracked; grids are of one."""
         if self.view == "trace":
             position = self.position if self.prompt == self.present else -1
             return TakeSweep((self.prompt,), ("trace",), position=position, tracked=self.tracked)
-        return TakeSweep(self.in_turn, VIEWS[self.view])
+        return TakeSweep((self.prompt,) if self.view in OF_ONE else self.in_turn, VIEWS[self.view])
 
     def unswept(self, request: TakeSweep) -> tuple[str, ...]:
         """The prompts where it is not complete."""
@@ -178,12 +217,15 @@ class SweepScreen(SweepKeys):
         """Everything, from what is known now."""
         self.drawn()
         self.draw_text()
-        room, traced = not self.has_class("-small"), self.view == "trace"
-        self.trace.display = room and traced
-        self.trace.show(self._trace if traced and self.sweep("trace") else None)
-        data = [] if traced else self._curves()
+        room = not self.has_class("-small")
+        for view, picture in {"trace": self.trace, "heads": self.heads, "sets": self.sets}.items():
+            picture.display = room and self.view == view
+            known = self.all_sets() if view == "sets" and self.view == view else self.sweep(VIEWS[view][0])
+            picture.show(getattr(self, f"_draw_{view}") if picture.display and known else None)
+        are_curves = self.view in ("curves", "sublayers")
+        data = self._curves() if are_curves else []
         for measure, panel in self.panels.items():
-            panel.display = room and not traced and self.measure in (None, measure)
+            panel.display = room and are_curves and self.measure in (None, measure)
             panel.show(partial(self._panel, measure, data) if data else None)
         self.draw_status()
 
@@ -200,15 +242,31 @@ class SweepScreen(SweepKeys):
         from stagescope import figures  # brings plotext: 0.3 s, once
 
         chosen = self.chosen() and (self.kind, self.chosen()[0].layer + BETWEEN.get(self.kind, 0))
-        averaged = ""
-        if self.shown is None:  # a median_sweep looks like a prompt of one token
-            known = max(len(self.of_deck(kind)) for kind in VIEWS[self.view])
-            so_far = "" if known == len(self.prompts) else f"{known} of "
-            averaged = f"median of {so_far}{len(self.prompts)} prompts"
-        look = {"chosen": chosen, "averaged": averaged, "ascii_only": self.ascii_only}
+        look = {"chosen": chosen, "averaged": self._averaged(), "ascii_only": self.ascii_only}
         return figures.panel(measure, data, width, height, n_layers=self.info.n_layers, **look)
 
-    def _trace(self, width: int, height: int) -> Text:
+    def _averaged(self) -> str:
+        """What is drawn of all prompts: a median_sweep looks like a prompt of one token."""
+        if self.shown is not None:
+            return ""
+        known = max(len(self.of_deck(kind)) for kind in VIEWS[self.view])
+        so_far = "" if known == len(self.prompts) else f"{known} of "
+        return f"median of {so_far}{len(self.prompts)} prompts"
+
+    def _draw_heads(self, width: int, height: int) -> Text:
+        from stagescope import figures
+
+        sweep = self.sweep("heads")
+        look = {"chosen": (self.at_layer, self.at_head), "ascii_only": self.ascii_only}
+        return figures.heads(sweep, self.measure, width, height, averaged=f"mean over {over_words(sweep)}", **look)
+
+    def _draw_sets(self, width: int, height: int) -> Text:
+        from stagescope import figures
+
+        look = {"chosen": self.chosen_set(), "averaged": self._averaged(), "ascii_only": self.ascii_only}
+        return figures.sets([self.all_sets()], self.measure, width, height, **look)
+
+    def _draw_trace(self, width: int, height: int) -> Text:
         from stagescope import figures
 
         return figures.trace(self.sweep("trace"), width, height, chosen=self.cell(), ascii_only=self.ascii_only)
@@ -218,11 +276,11 @@ class SweepScreen(SweepKeys):
         width, glyphs = self.size.width, self.glyphs
         known = next((sweep for (prompt, _), sweep in self.sweeps.items() if prompt == self.prompt), None)
         n_tokens = len(known.tokens) if known else None
-        shown = self.prompts.index(self.prompt) if self.view == "trace" else self.shown
+        shown = self.prompts.index(self.prompt) if self.view in OF_ONE else self.shown
         self.prompt_line.show(sweep_words.prompt_line(self.prompts, self.prompt, shown, n_tokens, width, glyphs))
         self.views.show(sweep_words.view_line(self.view, self.kind, self.measure, width, glyphs))
         self.detail.styles.height = self.detail_lines
-        self.detail.show(sweep_words.wrapped(self._point(), width, self.detail_lines, glyphs))
+        self.detail.show(self._set_told() or sweep_words.wrapped(self._point(), width, self.detail_lines, glyphs))
 
     def idle_keys(self) -> set[str]:
         return super().idle_keys() | ({"deck_back", "deck_forward"} if len(self.prompts) == 1 else set())
@@ -241,9 +299,16 @@ class SweepScreen(SweepKeys):
         told = [row.schedule, "not run yet"]
         if sweep:
             told = sweep_words.point(sweep, index, self.here(sweep), self.glyphs)
-        if len(self.prompts) > 1:
+        if len(self.prompts) > 1 and self.view not in OF_ONE:
             told += sweep_words.deck_words(self.of_deck(self.kind), index, len(self.prompts), self.glyphs)
         return told
+
+    def _set_told(self) -> Content | None:
+        """A set of neurons and what it says, of a prompt or of the median."""
+        if self.view != "sets" or (chosen := self.chosen()) is None or (drawn := self.all_sets()) is None:
+            return None
+        here = self.here(self.sweep("neuron-sets")) if self.shown is not None else None
+        return sweep_words.set_lines(drawn, chosen[1], here, self.size.width, self.detail_lines, self.glyphs)
 
     def known(self) -> str:
         known = [self.sweeps.get((prompt, kind)) for prompt in self.wanted().prompts for kind in self.wanted().kinds]
@@ -251,10 +316,10 @@ class SweepScreen(SweepKeys):
         return sweep_words.count(counted, self._n_rows(), self.running == self.wanted())
 
     def _n_rows(self) -> int | None:
-        """How many rows the view has; None while that is not known: a trace depends on the tokens."""
-        if self.view == "trace":
-            sweep = self.sweep("trace")
-            return len(sweep.rows) if sweep else None
+        """How many rows the view has; None while that is not known: a trace depends on the tokens, sets on a census."""
+        if self.view in OF_ONE or self.view == "sets":
+            sweep = self.sweep(self.kind)
+            return len(sweep.rows) * len(self.wanted().prompts) if sweep else None
         return len(self.prompts) * sum(len(self.rows[kind]) for kind in VIEWS[self.view])
 
     def action_open(self) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 
 import numpy as np
 from rich.cells import cell_len
 from textual.content import Content
 
-from stagescope import sweep_report
+from stagescope import sweep_report, sweep_units
 from stagescope.engine.protocol import Sweep
 from stagescope.screens.deck import excerpt
 from stagescope.screens.sweep_deck import median_and_worst
@@ -16,9 +17,12 @@ from stagescope.screens.widgets import glyphs as g
 from stagescope.screens.widgets.glyphs import Glyphs
 from stagescope.text import fit, printable, visible
 
-VIEWS = {"curves": ("drop", "swap"), "sublayers": ("attn-off", "mlp-off"), "trace": ("trace",)}
+VIEWS = {
+    "curves": ("drop", "swap"), "sublayers": ("attn-off", "mlp-off"), "trace": ("trace",), "heads": ("heads",),
+    "sets": ("neuron-sets",),
+}  # fmt: skip
+OF_ONE = ("trace", "heads")  # views of one prompt
 MEASURES = {"kl_nats": "KL", "top1_same": "top-1 kept", "entropy_change_bits": "entropy change"}
-WIDE = 76  # cells from which the views' names and the measures' stand in one line
 QUIET, CHOSEN = "$foreground 60%", "bold $primary"
 
 
@@ -39,25 +43,31 @@ def prompt_line(
 def view_line(view: str, kind: str, measure: str | None, width: int, glyphs: Glyphs) -> Content:
     """Views and measures, the ones that are shown bright, a mark at the chosen series; a click chooses.
 
-    measure: None when all three are drawn.
+    measure: None when all three are drawn. Names are as long as the width allows.
     """
 
     def clicked(name: str, style: str, does: str) -> Content:
         return Content.styled(name, style).stylize(f"@click=screen.{does}")
 
-    def kinds_of(name: str) -> Content:
+    def kinds_of(name: str, joined: str) -> Content:
         style = CHOSEN if name == view else QUIET
-        marked = {one: f"{glyphs.cursor}{one}" if one == kind else one for one in VIEWS[name]}
+        names = {one: "neurons" if one == "neuron-sets" else one for one in VIEWS[name]}
+        names = names if " " in joined else {one: told.removesuffix("-off") for one, told in names.items()}
+        marked = {one: f"{glyphs.cursor}{told}" if one == kind else told for one, told in names.items()}
         parts = [clicked(told, style, f"view('{one}')") for one, told in marked.items()]
-        return Content.styled(" + ", style).join(parts)
+        return Content.styled(joined, style).join(parts)
 
-    left = Content("   ").join(map(kinds_of, VIEWS))
-    if view == "trace":
-        return left
-    names = MEASURES if width >= WIDE else {**MEASURES, "top1_same": "top-1", "entropy_change_bits": f"{glyphs.delta}H"}
-    styles = {key: CHOSEN if measure in (None, key) else QUIET for key in names}
-    right = Content("  ").join(clicked(name, styles[key], f"measure('{key}')") for key, name in names.items())
-    return Content.assemble(left, " " * max(width - left.cell_length - right.cell_length, 2), right)
+    def line(gap: str, joined: str, names: dict[str, str]) -> Content:
+        left = Content(gap).join(kinds_of(name, joined) for name in VIEWS)
+        if view == "trace":
+            return left
+        styles = {key: CHOSEN if measure in (None, key) else QUIET for key in names}
+        right = Content("  ").join(clicked(name, styles[key], f"measure('{key}')") for key, name in names.items())
+        return Content.assemble(left, " " * max(width - left.cell_length - right.cell_length, 2), right)
+
+    short = {**MEASURES, "top1_same": "top-1", "entropy_change_bits": f"{glyphs.delta}H"}
+    lines = [line("   ", " + ", MEASURES), line("   ", " + ", short), line("  ", "+", short)]
+    return next((one for one in lines if one.cell_length <= width), lines[-1])
 
 
 def point(sweep: Sweep, row: int, here: int, glyphs: Glyphs) -> list[str]:
@@ -67,17 +77,18 @@ def point(sweep: Sweep, row: int, here: int, glyphs: Glyphs) -> list[str]:
     """
     if said := _unknown(sweep, row):
         return said
+    name = sweep_units.row_name(sweep.rows[row])
     kl, same, bits, loss = (
         values[row] for values in (sweep.kl_nats, sweep.top1_same, sweep.entropy_change_bits, sweep.loss_change_nats)
     )
     at = [position for position in sweep.mean_positions() if not np.isnan(kl[position])]
     if not at:
-        return [sweep.rows[row].schedule, *_note(sweep, row)]
+        return [name, *_note(sweep, row)]
     noise = " (noise)" if kl[at].mean() <= sweep.model.noise_kl else ""
     spread = f"mean {g.number(float(kl[at].mean()))}{noise}, median {g.number(float(np.median(kl[at])))} (n={len(at)})"
     losses = loss[at][~np.isnan(loss[at])]
     return [
-        sweep.rows[row].schedule,
+        name,
         f"KL {spread}, here {g.number(float(kl[here])) or glyphs.ellipsis}",
         f"top-1 kept {int(np.nansum(same[at]))}/{len(at)}",
         f"{glyphs.delta}H {g.signed(float(bits[at].mean()))} bits",
@@ -117,6 +128,15 @@ def traced_point(sweep: Sweep, row: int, glyphs: Glyphs) -> list[str]:
     ]  # fmt: skip
 
 
+def set_lines(sweep: Sweep, row: int, here: int, width: int, lines: int, glyphs: Glyphs) -> Content:
+    """A set of neurons in full in the first line, then what its class says of the question, in `lines` lines at most."""
+    first = wrapped(point(sweep, row, here, glyphs), width, 1, glyphs)
+    name = sweep.rows[row].variant.removeprefix("random as ")
+    told = " ".join(sweep_units.sharpening(sweep, name, sweep.rows[row].index)) if name in sweep_units.CLASSES else ""
+    rest = textwrap.wrap(told, width)[: lines - 1]
+    return Content("\n").join([first, *map(Content, rest)])
+
+
 def deck_words(sweeps: Sequence[Sweep], row: int, n_prompts: int, glyphs: Glyphs) -> list[str]:
     """deck of 7: KL median .31, worst 4.4 on “prompt…”"""
     found = median_and_worst(sweeps, row)
@@ -154,7 +174,7 @@ def count(done: int, rows: int | None, running: bool) -> str:
 
 def _unknown(sweep: Sweep, row: int) -> list[str]:
     """What to say of a row that was not run."""
-    return [] if sweep.done[row] else [sweep.rows[row].schedule, "not run yet", *_note(sweep, row)]
+    return [] if sweep.done[row] else [sweep_units.row_name(sweep.rows[row]), "not run yet", *_note(sweep, row)]
 
 
 def _note(sweep: Sweep, row: int) -> list[str]:
@@ -162,6 +182,8 @@ def _note(sweep: Sweep, row: int) -> list[str]:
 
 
 def _place(sweep: Sweep, row: int) -> list[str]:
-    """1st of 30 drops"""
+    """1st of 30 drops; a set is larger than another, not stronger, and has none."""
+    if sweep.kind == "neuron-sets":
+        return []
     place = sweep_report.standing(sweep, sweep.rows[row].schedule)
     return [] if place is None else [sweep_report.place_words(*place, sweep.kind)]

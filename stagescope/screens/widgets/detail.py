@@ -59,16 +59,22 @@ def row_line(
     *,
     lines: int = 2,
     glyphs: Glyphs = g.UNICODE,
+    column: str = "norms",
 ) -> Content:
-    """The row in full, 1 or 2 lines of `width` cells: what it is, contributions, distance, tokens, theirs."""
+    """The row in full, 1 or 2 lines of `width` cells: what it is, contributions, distance, tokens, theirs.
+
+    column: what the stack's columns of attention and MLP show; direct effects are told with their token.
+    """
     what: list[Part] = [(_what(row) + ": ", "")]
+    direct = _direct(row, reading, position, column, glyphs)
     if row.state == "dropped":
-        return _lines([*what, ("the residual stream passes by", "")], [], width, lines, glyphs)
+        passes = [("the residual stream passes by", ""), *((f" {glyphs.zero} {told}", "") for told in direct)]
+        return _lines([*what, *passes], [], width, lines, glyphs)
     edited = bool(row.was) and row.changed
     # Few styles: this line is sent again at every move of the cursor.
     now = [("now ", "")] * edited + [(text, "") for text, _ in _tops(row.top, glyphs)]
     was = [("was ", WAS), *((text, WAS) for text, _ in _tops(row.was, glyphs))] if edited else []
-    numbers = [(f"{number} {glyphs.zero} ", "") for number in _numbers(row, reading, position, glyphs)]
+    numbers = [(f"{number} {glyphs.zero} ", "") for number in (*direct, *_numbers(row, reading, position, glyphs))]
     if lines > 1:
         return _lines([*what, *now], [*numbers, *was], width, lines, glyphs)
     room = width - sum(cell_len(text) for text, _ in (*what, *numbers))
@@ -157,10 +163,29 @@ def _what(row: Row) -> str:
         f"copy {row.copy} of {row.copies}" if row.copy else "",
         "moved" if row.moved else "",
         {"off": f"both sublayers {by}", "attn off": f"attention {by}", "mlp off": f"MLP {by}",
-         "dropped": "dropped"}.get(row.state, "") + (" at some positions" if row.partial else ""),
+         "dropped": "dropped"}.get(row.state, ""),
+        f"{_counted('head', row.heads)} {by}" if row.heads else "",
+        f"{_counted('neuron', row.neurons)} {by}" if row.neurons else "",
     ]  # fmt: skip
-    said = ", ".join(part for part in parts if part)
+    said = ", ".join(part for part in parts if part) + (" at some positions" if row.partial else "")
     return f"{name} ({said})" if said else name
+
+
+def _counted(one: str, names: Sequence[str]) -> str:
+    """head 3; heads 3, 5; 12 heads"""
+    if len(names) > 4:
+        return f"{len(names)} {one}s"
+    return f"{one}{'s' * (len(names) > 1)} {', '.join(names)}"
+
+
+def _direct(row: Row, reading: Reading | None, position: int, column: str, glyphs: Glyphs) -> list[str]:
+    """attn +.53, mlp -1.2 on the logit of ▸·Paris"""
+    attn, mlp = map(g.logits, row.direct)
+    if column == "norms" or reading is None or not (attn or mlp):
+        return []
+    tracked = _text(reading, int(reading.tracked[min(position, len(reading.tokens) - 1)]), glyphs)
+    changed = "changed by the edit: " if column == "change" else ""
+    return [f"{changed}attn {attn}, mlp {mlp} on the logit of {glyphs.cursor}{tracked}"]
 
 
 def _numbers(row: Row, reading: Reading | None, position: int, glyphs: Glyphs) -> list[str]:

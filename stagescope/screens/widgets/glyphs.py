@@ -20,6 +20,7 @@ class Glyphs:
     off: str = "□"
     no_attn: str = "◨"  # the left half stands for attention, the right half for the MLP, as their columns do
     no_mlp: str = "◧"
+    part: str = "▣"  # runs without some heads or neurons
     cursor: str = "▸"
     moved: str = "↕"
     mean: str = "μ"
@@ -32,14 +33,18 @@ class Glyphs:
     bar: str = " ╸━"  # lines, not blocks: bars below each other stay apart
     column: str = " ▁▂▃▄▅▆▇"  # for the same reason never a full cell
     shade: str = " ░▒▓█"
+    up: str = "▴▲"  # adds: some, much
+    down: str = "▾▼"  # takes away
     hatch: str = "░"  # not known
+    plus_minus: str = "±"
     ascii_only: bool = False
 
 
 UNICODE = Glyphs()
 ASCII = Glyphs(
-    run="#", off="o", no_attn="m", no_mlp="a", cursor=">", moved="%", mean="~", zero=".", here="v", rule="-",
-    arrow=">", ellipsis="~", delta="d", bar=" -=#", column=" .:-=+*#", shade=" .:*#", hatch="?", ascii_only=True,
+    run="#", off="o", no_attn="m", no_mlp="a", part="*", cursor=">", moved="%", mean="~", zero=".", here="v", rule="-",
+    arrow=">", ellipsis="~", delta="d", bar=" -=#", column=" .:-=+*#", shade=" .:*#", up="+A", down="-V", hatch="?",
+    plus_minus="+", ascii_only=True,
 )  # fmt: skip
 
 
@@ -127,6 +132,23 @@ def signed(value: float) -> str:
         return ""
     text = f"{abs(value):.1f}" if abs(value) >= 9.995 else f"{abs(value):.2f}"
     return "0" if float(text) == 0 else ("-" if value < 0 else "+") + text.removeprefix("0")
+
+
+def logits(value: float) -> str:
+    """A change of a logit in at most four cells: +.53 -1.2 +14 -140 0; "" for NaN."""
+    if value != value:
+        return ""
+    size = min(abs(value), 999.0)  # no logit is larger, and overflow has no place to go
+    text = f"{size:.2f}"[1:] if size < 0.995 else f"{size:.1f}" if size < 9.95 else f"{size:.0f}"
+    return "0" if text == ".00" else ("-" if value < 0 else "+") + text
+
+
+def tilt(value: float, largest: float, glyphs: Glyphs = UNICODE) -> str:
+    """One cell: the sign of a value and whether it is much, a third of the largest; less than 3 % is the zero glyph."""
+    if value != value:
+        return " "
+    part = abs(value) / largest if largest > 0 else 0.0
+    return glyphs.zero if part < 0.03 else (glyphs.up if value > 0 else glyphs.down)[part >= 1 / 3]
 
 
 def ratio(value: float, glyphs: Glyphs = UNICODE) -> str:

@@ -115,6 +115,8 @@ class Frame:
     position: int
     edited: bool  # rows that are as in the baseline are quiet
     highest: float = 1.0  # bits at the top of the sparklines
+    column: str = "norms"  # what the columns of attention and MLP show: "norms", "direct" effects or their "change"
+    largest: float = 0.0  # logits: the largest of those
 
 
 def header(frame: Frame, rows: Sequence[Row]) -> list[Piece]:
@@ -125,8 +127,7 @@ def header(frame: Frame, rows: Sequence[Row]) -> list[Piece]:
         "layer": "lay".rjust(1 + frame.label),
         "band": "s",
         "kl": f"{glyphs.delta} vs base" + (", nats" if columns.size("kl") >= 15 else ""),
-        "attn": "attn" if columns.size("attn") > 1 else "a",
-        "mlp": " mlp" if columns.size("mlp") > 1 else "m",
+        **_sublayer_headings(frame),
         "entropy": "   H",
         "spark": _spark_header(frame),
         "counts": "hi-kurt" if unsigned else "sup/pre",
@@ -150,8 +151,13 @@ def row_line(row: Row, frame: Frame, cursor: bool) -> list[Piece]:
     plain = plain_style(row, frame)
     if row.kl == row.kl:
         cells["kl"] = _kl(row.kl, columns.size("kl") - 5, glyphs)
-    cells["attn"] = (_ratio(row.attn, columns.size("attn"), glyphs), plain)
-    cells["mlp"] = (_ratio(row.mlp, columns.size("mlp"), glyphs), plain)
+    if frame.column == "norms":
+        cells["attn"] = (_ratio(row.attn, columns.size("attn"), glyphs), plain)
+        cells["mlp"] = (_ratio(row.mlp, columns.size("mlp"), glyphs), plain)
+    else:
+        attn, mlp = row.direct
+        cells["attn"] = _direct(attn, columns.size("attn"), plain, frame)
+        cells["mlp"] = _direct(mlp, columns.size("mlp"), plain, frame)
     cells["entropy"] = (f"{row.entropy:4.1f}" if row.entropy == row.entropy else "", plain)
     if columns.size("spark") and row.layers:  # depth 0 echoes the input: off the scale
         start, end = window(len(row.entropies), columns.size("spark"), frame.position)
@@ -201,15 +207,17 @@ def layer_cell(row: Row, frame: Frame, cursor: bool) -> Piece:
     """Cursor, label, state, marks: `▸12 ■#2`."""
     glyphs = frame.glyphs
     states = {"dropped": glyphs.off, "off": glyphs.off, "attn off": glyphs.no_attn, "mlp off": glyphs.no_mlp}
-    state = " " if row.state == "embedding" else states.get(row.state, glyphs.run)
+    runs = glyphs.part if row.heads or row.neurons else glyphs.run
+    state = " " if row.state == "embedding" else states.get(row.state, runs)
     text = f"{glyphs.cursor if cursor else ' '}{row.label:>{frame.label}} {state}{marks(row, glyphs)}"
     return text, "edit" if row.edited else plain_style(row, frame)
 
 
 def marks(row: Row, glyphs: Glyphs) -> str:
-    """Moved, copy number, at some positions only, mean instead of zero."""
+    """Moved, copy number, heads off, neurons off, at some positions only, mean instead of zero."""
     copy = f"#{row.copy}" if row.copy else ""
-    return glyphs.moved * row.moved + copy + "@" * row.partial + glyphs.mean * row.mean
+    parts = "h" * bool(row.heads) + "n" * bool(row.neurons)
+    return glyphs.moved * row.moved + copy + parts + "@" * row.partial + glyphs.mean * row.mean
 
 
 def plain_style(row: Row, frame: Frame) -> str:
@@ -248,6 +256,23 @@ def _ratio(value: float, size: int, glyphs: Glyphs) -> str:
     """The norm of a contribution over the norm of what it is added to, .01 to 3 on a log axis."""
     bar = g.column(g.log_fraction(value, 0.01, 3.0), glyphs) if value else glyphs.zero
     return bar + (f"{g.ratio(value, glyphs):>3}" if size > 1 and value else "")
+
+
+def _sublayer_headings(frame: Frame) -> dict[str, str]:
+    """attn mlp; of direct effects ±att ±mlp, of their change Δatt Δmlp; in single cells a m, a±m, aΔm."""
+    glyphs, wide = frame.glyphs, frame.columns.size("attn") > 1
+    if frame.column == "norms":
+        return {"attn": "attn", "mlp": " mlp"} if wide else {"attn": "a", "mlp": "m"}
+    mark = glyphs.plus_minus if frame.column == "direct" else glyphs.delta
+    return {"attn": f"{mark}att", "mlp": f"{mark}mlp"} if wide else {"attn": f"a{mark}m", "mlp": ""}
+
+
+def _direct(value: float, size: int, plain: str, frame: Frame) -> Piece:
+    """Logits: the sign is told by a glyph or by + and -, and by colour; a trifle and a quiet row have no colour."""
+    tilt, number = g.tilt(value, frame.largest, frame.glyphs), g.logits(value)
+    text = (frame.glyphs.zero if number == "0" else number).rjust(size) if size > 1 else tilt
+    trifle = tilt in (" ", frame.glyphs.zero)
+    return text, plain if trifle or plain == "quiet" else "was" if value > 0 else "changed"
 
 
 def _ranks(row: Row, glyphs: Glyphs) -> str:

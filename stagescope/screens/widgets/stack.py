@@ -56,7 +56,7 @@ class Stack(ScrollView, can_focus=True):
         self.glyphs = glyphs.ASCII if ascii_only else glyphs.UNICODE
         self._rows: list[Row] = []
         self._tokens: tuple[Token, ...] = ()
-        self._position, self._settled, self._mode, self._edited = 0, True, "stack", None
+        self._position, self._settled, self._mode, self._edited, self._column = 0, True, "stack", None, "norms"
         self._scale = 0.0  # bits at the top of the sparklines: only grows over a prompt, so that edits compare
         self._lines: list[Row | Folded] = []  # as drawn, top first
         self._frame: lines.Frame | None = None
@@ -73,18 +73,20 @@ class Stack(ScrollView, can_focus=True):
         settled: bool = True,
         mode: str = "stack",
         edited: bool | None = None,
+        column: str = "norms",
     ) -> None:
         """Draw these rows; the cursor stays on the layer it was on.
 
         settled: False draws all of it quiet, as the values are of an earlier prompt. mode: "stack", "tokens"
         (grid of top tokens) or "delta" (grid of differences to the baseline), both depth x position. edited: whether
-        the values are an edited run's, read off the rows when not said. Posts no Moved.
+        the values are an edited run's, read off the rows when not said. column: what the columns of attention and MLP
+        show: "norms", their "direct" effects on the tracked token's logit, or the "change" of these. Posts no Moved.
         """
         here = self.row_at_cursor()
         if tokens != self._tokens:
             self._scale = 0.0
         self._rows, self._tokens, self._position = rows, tokens, position
-        self._settled, self._mode, self._edited = settled, mode, edited
+        self._settled, self._mode, self._edited, self._column = settled, mode, edited, column
         if here is None:
             cursor = len(rows) - 1  # the output
         else:
@@ -210,7 +212,8 @@ class Stack(ScrollView, can_focus=True):
         if edited is None:
             edited = any(row.edited or row.changed and row.synced for row in rows)
         self._scale = max(self._scale, _highest(rows))
-        return lines.Frame(columns, self.glyphs, label, tokens, self._position, edited, self._scale)
+        shown = (label, tokens, self._position, edited, self._scale, self._column, _largest(rows))
+        return lines.Frame(columns, self.glyphs, *shown)
 
     def _styles(self) -> dict:
         """Rich styles by name; name@ is highlighted: the cursor's line, the chosen column of a grid."""
@@ -262,3 +265,9 @@ def _highest(rows: Sequence[Row]) -> float:
     values = [row.entropies[np.isfinite(row.entropies)] for row in rows if row.layers and len(row.entropies)]
     highest = max((float(part.max()) for part in values if len(part)), default=1.0)
     return 2.0 * np.ceil(max(highest, 0.5) / 2)
+
+
+def _largest(rows: Sequence[Row]) -> float:
+    """Logits: the largest direct effect of all that run, of either sign."""
+    values = [abs(value) for row in rows if row.depth is not None for value in row.direct]
+    return max((value for value in values if np.isfinite(value)), default=0.0)

@@ -1,0 +1,90 @@
+"""The screens beside the stack: how the explore screen opens one for what is looked at, and what comes back from it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+from stagescope.engine.schedule import parse
+from stagescope.screens import deck
+from stagescope.screens.asking import Asking, Chosen, Looked
+from stagescope.screens.attention import AttentionScreen
+from stagescope.screens.attribution import AttributionScreen
+from stagescope.screens.frame import Frame
+from stagescope.screens.heads import HeadsScreen
+from stagescope.screens.lens import LensScreen
+from stagescope.screens.neurons import NeuronsScreen
+from stagescope.screens.probe import ProbeScreen
+from stagescope.screens.similarity import SimilarityScreen
+from stagescope.screens.stages import StagesScreen
+from stagescope.screens.sweep import SweepScreen
+
+EMPTY = "the prompt is empty: type one"
+UNKNOWN = "the model's layers are not known yet"
+
+
+class ExploreBeside(Frame):
+    """A quarter of the Explore screen: the methods the table of actions names for the other screens."""
+
+    def action_sweep(self) -> None:
+        """On a screen of its own, which asks for more than what runs here by itself."""
+        if self.info is None or not self.prompt:
+            self.say(EMPTY if self.info else UNKNOWN)
+            return
+        self.stop("sweep")
+        self.swept = self.prompt
+        self.declined.pop("sweep", None)
+        prompts = deck.together(self.deck, self.prompt)
+        present = self.prompt if self.prompt in prompts else ""
+        looked_at = (self.tracked, self.at, str(self.schedule), self.stack.glyphs.ascii_only)
+        screen = SweepScreen(self.info, self.load, prompts, present, *looked_at)
+        self.app.push_screen(screen, partial(self._point_chosen, screen))
+
+    def action_lens_curves(self) -> None:
+        self._open(LensScreen)
+
+    def action_attention(self) -> None:
+        self._open(AttentionScreen)
+
+    def action_neurons(self) -> None:
+        self._open(NeuronsScreen)
+
+    def action_stages(self) -> None:
+        self._open(StagesScreen)
+
+    def action_attribution(self) -> None:
+        self._open(AttributionScreen)
+
+    def action_heads(self) -> None:
+        self._open(HeadsScreen)
+
+    def action_probe(self) -> None:
+        self._open(ProbeScreen)
+
+    def action_similarity(self) -> None:
+        self._open(SimilarityScreen)
+
+    def _open(self, kind: Callable[[Looked], Asking]) -> None:
+        """A screen beside the stack, for what is looked at."""
+        if self.info is None or not self.prompt:
+            self.say(EMPTY if self.info else UNKNOWN)
+            return
+        edit = (self.prompt, str(self.schedule), self.at, self.tracked)
+        screen = kind(Looked(self.info, self.load, *edit, self.census, self.stack.glyphs.ascii_only))
+        self.app.push_screen(screen, partial(self._point_chosen, screen))
+
+    def _point_chosen(self, screen: Asking, chosen: Chosen | None) -> None:
+        """The schedule of a point, on its prompt, read where it was read there."""
+        if screen.dead:
+            self.dead, self.failure = True, screen.failure
+            self.draw_status()
+            if screen.restart:
+                self.action_restart()
+        elif chosen is not None:
+            self._go_to(chosen.prompt)
+            self.at = self.at if chosen.position is None else chosen.position
+            before = str(self.schedule)
+            self.history.change(parse(chosen.schedule))
+            self._schedule_changed()
+            if before and before != str(self.schedule):
+                self.say(f"{self.schedule or 'the baseline'} in place of {before}: u takes it back")
