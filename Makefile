@@ -1,5 +1,5 @@
 # make run: environment, default model, the app.   make test: the whole suite.
-# make shapes: every readout on random models of true size, one of each family (5 GiB of memory, 10 minutes).
+# make shapes: every readout on random models of true size, of each family (6.5 GiB of memory, 10 to 20 minutes).
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin

@@ -102,11 +102,10 @@ def n_tokens(evidence: Evidence) -> int:
 # -------------------------------------------------------------------------------------------------- JSON
 
 
-def attention_json(evidence: Evidence) -> dict[str, Any]:
+def attention_json(evidence: Evidence, subjoiner_heads: list[dict[str, Any]] | None = None) -> dict[str, Any]:
     """Schema attention/1: every name of ATTENTION for each layer, each head and uniform attention.
 
-    `subjoiner_heads` is null: that score compares words of several pieces with words of one in the same contexts
-    (Figure 9), which plain runs over a text do not give.
+    subjoiner_heads: of heads_report.py, searched over words of the same text (Figure 9); None: it holds too few.
     """
     columns = {name: evidence.of(name) for name in ATTENTION}
     heads = {name: of_heads(evidence, name) for name in ATTENTION}
@@ -131,7 +130,7 @@ def attention_json(evidence: Evidence) -> dict[str, Any]:
             }
             for layer in range(evidence.model.n_layers)
         ],
-        "subjoiner_heads": None,
+        "subjoiner_heads": subjoiner_heads,
     }
 
 

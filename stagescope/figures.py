@@ -17,7 +17,7 @@ from rich.text import Text
 from stagescope import head_grid
 from stagescope.curves import exactly, legend
 from stagescope.engine.protocol import CorpusSweep, Sweep
-from stagescope.plot import HEADS, SETS, axes, marked, over, panel, series, title
+from stagescope.plot import HEADS, SETS, axes, marked, over, panel, series, set_name, title
 from stagescope.sweep_report import (
     by_prompt,
     corpus_line,
@@ -182,7 +182,7 @@ def sets(
 ) -> Text:
     """Curves over k of the k strongest neurons of a class off together, beside random ones: `height` lines.
 
-    measure: None for all three, below each other. chosen: the series' name and k. averaged: as in `panel`.
+    measure: None for all three, below each other. chosen: variant and k. averaged: as in `panel`.
     """
     of = parts(data)
     measures = OF_SETS if measure is None else (measure,)
@@ -191,7 +191,7 @@ def sets(
     told = [f"{averaged or over(data, of)}, random: range of draws", averaged or over(data, of)]
     told = next((words for words in told if len(QUESTION) + 2 + len(words) <= width), "")
     lines = [Text.assemble((QUESTION, "bold"), f"  {told}"), marks]
-    at = chosen and (chosen[0], math.log2(chosen[1]))
+    at = chosen and (set_name(chosen[0]), math.log2(chosen[1]))
     room = height - len(lines)
     for row, one in enumerate(measures):
         high = room // len(measures) + (row < room % len(measures))

@@ -101,10 +101,14 @@ def _place(row: SweepRow, index: int, before: int, layer: int | None) -> tuple[s
         case "neurons":
             return row.variant, "place in its class, the strongest first", [before + 1.0]
         case "neuron-sets":
-            name = {"prediction": "pred.", "suppression": "supp."}.get(row.variant.removeprefix("random as "), "")
-            return f"random {name}" if row.variant.startswith("random") else row.variant, SETS, [math.log2(row.index)]
+            return set_name(row.variant), SETS, [math.log2(row.index)]
         case kind:
             return kind, "layer", [float(row.layer)]
+
+
+def set_name(variant: str) -> str:
+    """Of a series of sets of neurons, short enough for a legend: "random supp."."""
+    return variant.replace("random as prediction", "random pred.").replace("random as suppression", "random supp.")
 
 
 def _layers_named(schedule: str) -> list[int]:

@@ -142,23 +142,27 @@ def paper(args: argparse.Namespace) -> int:
 
 def _evidence(args: argparse.Namespace, lenses: tuple[str, ...]) -> int:
     """Attention, norms or means of the lens over some texts."""
-    from stagescope.engine.protocol import EngineError, Evidence, TakeEvidence
+    from stagescope.engine.protocol import EngineError, Evidence, FindHeads, HeadScores, TakeEvidence
 
     try:
         with texts_of(args) as texts:
-            found, failure = ask(args, lambda engine: TakeEvidence(texts, lenses))
+            asked: list[Request] = [TakeEvidence(texts, lenses)]
+            if args.command == "attention" and args.json:  # ten seconds of a CPU the first time
+                asked.append(FindHeads(texts.file or ""))
+            found, failure = ask(args, *(lambda engine, one=one: one for one in asked), spare=FindHeads)
     except EngineError as error:
         return fail(error.failure)
     if failure:
         return fail(failure)
-    from stagescope import evidence_report, lens_report
+    from stagescope import evidence_report, heads_report, lens_report
     from stagescope.report import left_out
 
     evidence = next(reply for reply in reversed(found) if isinstance(reply, Evidence))
+    heads = next((heads_report.subjoiner_heads(reply) for reply in found if isinstance(reply, HeadScores)), None)
     warn([*evidence.model.warnings, *left_out(evidence, args.window or 512)])
     written: dict[str, tuple[Callable[[], dict], Callable[[], Sequence[Any]]]] = {
         "attention": (
-            lambda: evidence_report.attention_json(evidence),
+            lambda: evidence_report.attention_json(evidence, heads),
             lambda: evidence_report.attention_text(evidence, width(), args.k),
         ),
         "norms": (lambda: evidence_report.norms_json(evidence), lambda: evidence_report.norms_text(evidence, width())),

@@ -194,7 +194,7 @@ def _sets(data: Sweep | CorpusSweep, width: int) -> list[Table | Text]:
             wide = sum(2 + max(map(cell_len, [head, *cells])) for head, cells in (columns | pair).items()) - 2
             if wide <= width:
                 columns |= pair
-        draws = max((len(members(data, "neuron-sets", RANDOM[name], k)) for k in rows))
+        draws = max(len(members(data, "neuron-sets", RANDOM[name], k)) for k in rows)
         told = f"{name}: the k strongest off; random: as many of the same layers, {draws} draws"
         table = Table(box=None, pad_edge=False, header_style="dim")
         for title in columns:

@@ -43,7 +43,7 @@ SHAPES = {"gpt2": "float32", "gpt2-medium": "float32", "pythia-410m": "float32",
 ALLOWED = {"float32": 1e-3, "bfloat16": 0.05}
 PROMPT = "She was walking along the river."
 EDIT, FOLLOWED = "drop 3; swap 7 8", (7, 120, 300)
-HEAD, NEURON = (5, 1), (6, 11)  # layer, which
+HEADS, NEURON = (5, 0, 3), (6, 11)  # layer, first, last; layer, which
 CENSUS_TOKENS = 1500  # of the vocabulary, for the census of all layers; one layer's moments are taken over all of it
 
 
@@ -118,8 +118,7 @@ def expected(name: str, directory: Path, dtype: str) -> dict[str, np.ndarray]:
     w_u = reference.centred(w_u) if layer_norm else w_u
     cosines = torch.nn.functional.cosine_similarity(written[:, None], w_u[None], dim=-1)
     found["neuron cosines"] = cosines.sort(-1, descending=True).values
-    layer, head_number = HEAD
-    found["pattern"] = patterns[layer][0, head_number]
+    found["pattern"] = patterns[HEADS[0]][0, HEADS[1]]
     # A contribution c to the logit of a token, less the mean logit: c . d over the scale of the final norm.
     d = (head[FOLLOWED[0]].double() - head.mean(0, dtype=torch.float64)) * reference.final_gain(model)
     d = reference.centred(d) if layer_norm else d
@@ -130,17 +129,17 @@ def expected(name: str, directory: Path, dtype: str) -> dict[str, np.ndarray]:
     found["influence"] = 1 - torch.nn.functional.cosine_similarity(x, after, dim=-1).mean(-1)
     switch_off(model, known)
     off = reference.lens(model, run(model, ids, places).residuals[-1])
-    found["head and neuron off"] = reference.kl_nats(final, off)
+    found["heads and neuron off"] = reference.kl_nats(final, off)
     return {what: (value.float() if value.dtype == torch.bfloat16 else value).numpy() for what, value in found.items()}
 
 
 def switch_off(model, known) -> None:
-    """What HEAD and NEURON write set to zero in the weights themselves."""
+    """What HEADS and NEURON write set to zero in the weights themselves."""
     names = {"gpt2": "attn.c_proj", "gpt_neox": "attention.dense", "phi": "self_attn.dense"}
-    layer, number = HEAD
+    layer, first, last_head = HEADS
     write = reference.blocks(model)[layer].get_submodule(names.get(known.family, "self_attn.o_proj")).weight
     d_head = known.width // known.heads
-    (write if known.family == "gpt2" else write.T)[number * d_head : (number + 1) * d_head] = 0
+    (write if known.family == "gpt2" else write.T)[first * d_head : (last_head + 1) * d_head] = 0
     names = {"gpt2": "c_proj", "gpt_neox": "dense_4h_to_h", "phi": "fc2"}
     layer, number = NEURON
     write = reference.blocks(model)[layer].mlp.get_submodule(names.get(known.family, "down_proj")).weight
@@ -181,13 +180,13 @@ def measured(name: str, directory: Path, dtype: str) -> dict[str, np.ndarray]:
     evidence = last(engine.answer(TakeEvidence(Texts((PROMPT,)))))
     found |= {"evidence entropy": evidence.of("entropy_bits")[:, 0], "evidence sink": evidence.head_sink,
               "evidence previous": evidence.head_prev[..., 0]}  # fmt: skip
-    pattern = last(engine.answer(ShowPattern(PROMPT, *HEAD)))
+    pattern = last(engine.answer(ShowPattern(PROMPT, *HEADS[:2])))
     attribution = last(engine.answer(TakeAttribution(PROMPT, tracked=FOLLOWED[0])))
     similarity = last(engine.answer(TakeSimilarity(Texts((PROMPT,)))))
-    off = "head-off {}.{}; neuron-off {}.{}".format(*HEAD, *NEURON)
+    off = "head-off {}.{}-{}; neuron-off {}.{}".format(*HEADS, *NEURON)
     found |= {"pattern": pattern.pattern, "attribution attention": attribution.attn[1:],
               "attribution mlp": attribution.mlp[1:], "influence": similarity.influence[:, 0],
-              "head and neuron off": last(engine.answer(Read(PROMPT, off, part="whole"))).effect_kl_nats}  # fmt: skip
+              "heads and neuron off": last(engine.answer(Read(PROMPT, off, part="whole"))).effect_kl_nats}  # fmt: skip
     return found | of_neurons(engine, known)
 
 
@@ -232,7 +231,7 @@ def deviations(name: str, directory: Path, dtype: str | None = None) -> dict[str
     ours = measured(name, directory, dtype)
     assert ours.pop("ids").tolist() == theirs.pop("ids").tolist()
     print(f"noise floor {ours.pop('noise'):.1e} nats", file=sys.stderr)
-    assert min(theirs["edit effect"].max(), theirs["head and neuron off"].max()) > 1e-3, "the edits do nothing"
+    assert min(theirs["edit effect"].max(), theirs["heads and neuron off"].max()) > 1e-3, "the edits do nothing"
     assert ours.keys() == theirs.keys() and all(ours[what].shape == theirs[what].shape for what in ours)
     return {what: float(np.abs(ours[what] - theirs[what]).max() / np.abs(theirs[what]).max()) for what in theirs}
 

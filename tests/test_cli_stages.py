@@ -40,6 +40,7 @@ def test_attention_follows_the_contract(stagescope) -> None:
     assert made["schema"] == "attention/1" and len(made["layers"]) == tiny_models.N_LAYERS
     for layer in made["layers"]:
         assert 0 < layer["prev5_mean_weight"] < 1 and 0 < layer["sink_mass"] < 1 and layer["prev5_no_sink"] > 0
+    assert made["subjoiner_heads"] is None  # this tokenizer has too few words of one token to compare with
     assert "layer" in stagescope("attention", PROMPT, "-k", "2").out
 
 

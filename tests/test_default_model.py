@@ -8,9 +8,10 @@ import reference
 import torch
 from transformers import AutoModelForCausalLM
 
+from stagescope import heads_report
 from stagescope.engine import blocks, neurons
 from stagescope.engine.local import LocalEngine
-from stagescope.engine.protocol import FindToken, Load, Read, Reading, Sweep, TakeSweep
+from stagescope.engine.protocol import FindHeads, FindToken, Load, Read, Reading, Sweep, TakeSweep
 
 PROMPT = "The Eiffel Tower is located in the city of"
 ORDERS = {
@@ -113,3 +114,11 @@ def test_tracking_a_token_of_ones_own(engine) -> None:
     reading = last(engine, Read(PROMPT, "drop 11", tracked=paris.id))
     assert reading.tracked_rank[-1, -1] == 43 and reading.baseline.tracked_rank[-1, -1] == 1
     assert set(reading.tracked) == {paris.id}
+
+
+def test_heads_that_join_are_found_and_hold_on_held_out_words(engine) -> None:
+    scores = last(engine, FindHeads())
+    (layer, head), *_ = scores.ranked()
+    assert scores.held[layer, head, 1] > 0.1 and scores.words >= 50
+    named = heads_report.subjoiner_heads(scores)
+    assert len(named) == 20 and named == sorted(named, key=lambda one: -one["score"])

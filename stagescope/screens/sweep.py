@@ -27,6 +27,7 @@ from stagescope.screens.sweep_keys import BETWEEN, SweepKeys
 from stagescope.screens.sweep_words import MEASURES, OF_ONE, VIEWS
 from stagescope.screens.widgets.line import Line
 from stagescope.screens.widgets.picture import Picture
+from stagescope.sweep_report import over_words
 from stagescope.sweep_units import CLASSES, RANDOM, members, sizes
 
 PANEL = 9  # lines a panel needs to be readable: three stand above each other where each has as many
@@ -148,9 +149,9 @@ class SweepScreen(SweepKeys):
         token = sweep.positions[0] if self.at_token is None else min(self.at_token, len(sweep.tokens) - 1)
         return self.at_layer, token
 
-    def all_sets(self) -> Sweep | None:
-        """What is drawn of the sets of neurons: of a prompt, or the median."""
-        return next(iter(self._curves()), None)
+    def all_sets(self) -> Sweep:
+        """What is drawn of the sets of neurons, where they are known: of a prompt, or the median."""
+        return self._curves()[0]
 
     def set_sizes(self) -> list[int]:
         return sizes(sweep) if (sweep := self.sweep("neuron-sets")) else []
@@ -220,8 +221,8 @@ class SweepScreen(SweepKeys):
         room = not self.has_class("-small")
         for view, picture in {"trace": self.trace, "heads": self.heads, "sets": self.sets}.items():
             picture.display = room and self.view == view
-            known = self.all_sets() if view == "sets" and self.view == view else self.sweep(VIEWS[view][0])
-            picture.show(getattr(self, f"_draw_{view}") if picture.display and known else None)
+            known = picture.display and (sweep := self.sweep(VIEWS[view][0])) and sweep.rows
+            picture.show(getattr(self, f"_draw_{view}") if known else None)
         are_curves = self.view in ("curves", "sublayers")
         data = self._curves() if are_curves else []
         for measure, panel in self.panels.items():
@@ -304,11 +305,11 @@ class SweepScreen(SweepKeys):
         return told
 
     def _set_told(self) -> Content | None:
-        """A set of neurons and what it says, of a prompt or of the median."""
-        if self.view != "sets" or (chosen := self.chosen()) is None or (drawn := self.all_sets()) is None:
+        """A set of neurons, and what the curves say of it."""
+        if self.view != "sets" or (chosen := self.chosen()) is None:
             return None
-        here = self.here(self.sweep("neuron-sets")) if self.shown is not None else None
-        return sweep_words.set_lines(drawn, chosen[1], here, self.size.width, self.detail_lines, self.glyphs)
+        said = sweep_words.set_said(self.all_sets(), chosen[0], self._averaged())
+        return sweep_words.point_and(said, self._point(), self.size.width, self.detail_lines, self.glyphs)
 
     def known(self) -> str:
         known = [self.sweeps.get((prompt, kind)) for prompt in self.wanted().prompts for kind in self.wanted().kinds]

@@ -10,7 +10,7 @@ from rich.cells import cell_len
 from textual.content import Content
 
 from stagescope import sweep_report, sweep_units
-from stagescope.engine.protocol import Sweep
+from stagescope.engine.protocol import Sweep, SweepRow
 from stagescope.screens.deck import excerpt
 from stagescope.screens.sweep_deck import median_and_worst
 from stagescope.screens.widgets import glyphs as g
@@ -128,13 +128,17 @@ def traced_point(sweep: Sweep, row: int, glyphs: Glyphs) -> list[str]:
     ]  # fmt: skip
 
 
-def set_lines(sweep: Sweep, row: int, here: int, width: int, lines: int, glyphs: Glyphs) -> Content:
-    """A set of neurons in full in the first line, then what its class says of the question, in `lines` lines at most."""
-    first = wrapped(point(sweep, row, here, glyphs), width, 1, glyphs)
-    name = sweep.rows[row].variant.removeprefix("random as ")
-    told = " ".join(sweep_units.sharpening(sweep, name, sweep.rows[row].index)) if name in sweep_units.CLASSES else ""
-    rest = textwrap.wrap(told, width)[: lines - 1]
-    return Content("\n").join([first, *map(Content, rest)])
+def set_said(drawn: Sweep, row: SweepRow, averaged: str) -> str:
+    """What a set of neurons says of the question, beside its control. averaged: "median of 3 prompts", or ""."""
+    name = row.variant.removeprefix("random as ")
+    said = " ".join(sweep_units.sharpening(drawn, name, row.index)) if name in sweep_units.CLASSES else ""
+    return f"{averaged[0].upper()}{averaged[1:]}: {said}" if averaged and said else said
+
+
+def point_and(said: str, parts: Sequence[str], width: int, lines: int, glyphs: Glyphs) -> Content:
+    """A point in the first lines, below it sentences, in `lines` lines of `width` cells."""
+    below = textwrap.wrap(said, width)[: lines - 1]
+    return Content("\n").join([wrapped(parts, width, lines - len(below), glyphs), *map(Content, below)])
 
 
 def deck_words(sweeps: Sequence[Sweep], row: int, n_prompts: int, glyphs: Glyphs) -> list[str]:
