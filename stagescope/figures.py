@@ -17,7 +17,7 @@ from rich.text import Text
 from stagescope import head_grid
 from stagescope.curves import exactly, legend
 from stagescope.engine.protocol import CorpusSweep, Sweep
-from stagescope.plot import HEADS, SETS, axes, marked, over, panel, series, set_name, title
+from stagescope.plot import HEADS, SETS, TITLES, axes, marked, over, panel, series, set_name, title
 from stagescope.sweep_report import (
     by_prompt,
     corpus_line,
@@ -190,13 +190,18 @@ def sets(
     marks = legend(marked(drawn[measures[0]]), ascii_only)
     told = [f"{averaged or over(data, of)}, random: range of draws", averaged or over(data, of)]
     told = next((words for words in told if len(QUESTION) + 2 + len(words) <= width), "")
+    is_low = height < 10 and measure is not None  # the measure stands where else is told what means are over
+    told = f"{TITLES[measure]}, by k" if is_low else told
+    marks.rstrip()
     lines = [Text.assemble((QUESTION, "bold"), f"  {told}"), marks]
     at = chosen and (set_name(chosen[0]), math.log2(chosen[1]))
     room = height - len(lines)
     for row, one in enumerate(measures):
         high = room // len(measures) + (row < room % len(measures))
-        body = axes(one, drawn[one], of[0].model.noise_kl if of else math.nan, width, high - 1, 0, at, ascii_only)
-        lines += exactly([title(one, SETS), *body], width, high).split("\n", allow_blank=True)
+        head = [] if is_low else [title(one, SETS)]
+        noise = of[0].model.noise_kl if of else math.nan
+        body = axes(one, drawn[one], noise, width, high - len(head), 0, at, ascii_only)
+        lines += exactly([*head, *body], width, high).split("\n", allow_blank=True)
     return exactly(lines, width, height, ascii_only)
 
 

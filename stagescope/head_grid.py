@@ -76,6 +76,7 @@ def grid(
     told = ", ".join(f"{n} {where}" for where, n in hidden.items() if n)
     more = f"{'~' if ascii_only else '…'} {told.replace(' ', ' more ', 1)}  " if told else ""
 
+    side = side[: seen.high] if seen.listed and seen.high > 1 else []  # a heading alone says nothing
     lines = []
     for at in reversed(range(seen.bottom, seen.bottom + seen.high)):
         line = Text(f"{at:3} ", "bold" if chosen and at == chosen[0] else "dim")
@@ -84,7 +85,7 @@ def grid(
             drawn = drawn * (seen.cell - 1) if style else drawn.center(seen.cell - 1)
             line.append((">" if ascii_only else "▸") if (at, column) == chosen else " ", "not dim bold")
             line.append(drawn, f"not dim {style}" if style else "not bold dim")
-        if seen.listed and len(lines) < len(side):
+        if len(lines) < len(side):
             line.append(f"   {side[len(lines)]}", "not dim not bold")
         lines.append(line)
     apart = -(-4 // seen.cell)  # heads from number to number

@@ -112,7 +112,7 @@ def _table(data: Sweep | CorpusSweep, rows: Sequence[int], width: int, digits: i
         return width - sum(gap + max(map(cell_len, [name, *cells])) for name, cells in columns.items())
 
     gap, left_out = 2 if room(2) >= least else 1, []
-    for name in GO_FIRST:
+    for name in (*GO_FIRST, *(("top-1 kept", "Δloss nats") if kind in UNITS else ())):
         if room(gap) < least and columns.pop(name, None):
             left_out.append(name)
     table = Table(box=None, pad_edge=False, collapse_padding=gap == 1, header_style="dim")

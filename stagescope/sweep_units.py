@@ -1,7 +1,8 @@
 """Heads and neurons switched off: what such a row is called, heads as a grid, neurons against random ones.
 
 "Do suppression neurons sharpen?" is asked as in arXiv 2406.19384, stage 4: if they do, the output without them is less
-certain than without as many random neurons of the same layers. The random draws are few, so their range is told.
+certain than without as many random neurons of the same layers. The random draws are few, so their range is told, and
+how often chance alone goes beyond it.
 """
 
 from __future__ import annotations
@@ -91,11 +92,12 @@ def sharpening(data: Sweep | CorpusSweep, name: str, k: int) -> list[str]:
         return [*told, "The random control is not known yet."]
     draws = f"{_bits(random.least)} to {_bits(random.greatest)} in {random.n} draws" if random.n > 1 else "1 draw"
     told += [f"Random ones of the same layers: {_bits(random.mean)} ({draws})."]
+    chance = f"(1 in {random.n + 1} by chance)"  # of n + 1 draws that are alike, any may be the extreme one
     if high < random.least:
-        return [*told, "Below every random draw: they do not sharpen here."]
+        return [*told, f"Below every random draw {chance}: no sign that they sharpen."]
     if low <= random.greatest:
         return [*told, "No more than random neurons do."]
-    return [*told, "Above every random draw: they sharpen here." if low > 0 else "Above every random draw, but not above 0."]
+    return [*told, f"Above every random draw {chance}" + (", as if they sharpen." if low > 0 else ", but not above 0.")]
 
 
 def _bits(value: float) -> str:

@@ -147,6 +147,18 @@ async def test_a_failure_is_told_and_r_tries_again():
         assert "Out of memory" not in drawn(pilot.app)
 
 
+async def test_x_switches_the_head_under_the_cursor_off_and_starts_there():
+    async with running() as (screen, pilot, _):
+        await press(pilot, "x")
+        assert "x switches a head off" in drawn(pilot.app) and "off" not in footer(pilot.app)
+        await press(pilot, "home", "v", "up", "right")
+        assert "off" in footer(pilot.app)
+        await press(pilot, "x")
+        await until(pilot, lambda: pilot.app.results == [Chosen("head-off 1.1", PROMPT, None)])
+    async with running(schedule="head-off 5.3") as (screen, pilot, _):
+        assert (screen.at_layer, screen.at_head) == (5, 3)
+
+
 # ------------------------------------------------------------------------------------------------- keys
 
 
@@ -167,7 +179,7 @@ async def test_every_key_does_what_the_help_says():
         "help": ([], lambda s: isinstance(s.app.screen, Help) and "Cycle k" in unwrapped(s.app)),
     }
     rows = {action.name: action for action in actions.of("attention")}
-    assert set(rows) == {*checks, "open", "back"}
+    assert set(rows) == {*checks, "open", "back", "head_off"}
     async with running() as (screen, pilot, _):
         for name, (before, after) in checks.items():
             for key in rows[name].keys:

@@ -9,13 +9,15 @@ from hypothesis import strategies as st
 from rich.cells import cell_len
 from rich.text import Text
 from sweeps import make_corpus, make_sweep
+from unit_sweeps import make_unit_corpus, make_units
 
 from stagescope.curves import exactly
 from stagescope.engine.kinds import KINDS
-from stagescope.figures import curves, panel, trace, write_svg
+from stagescope.figures import curves, heads, panel, sets, trace, write_svg
 from stagescope.plot import TITLES, series
 
 HOSTILE = '=1+1,"x"\n\x1b]52;c;AAAA\x07\u202e\ud800\ufffe]]></svg>&'
+UNITS = ("heads", "neurons", "neuron-sets")
 WIDTHS, HEIGHTS, LAYERS = st.integers(40, 200), st.integers(5, 40), st.integers(1, 80)
 
 
@@ -135,7 +137,7 @@ def test_the_title_says_what_over_how_many():
 @settings(max_examples=30, deadline=None)
 @given(st.integers(2, 12), WIDTHS, HEIGHTS, st.booleans(), st.sets(st.sampled_from(sorted(KINDS)), min_size=1))
 def test_curves_of_any_kinds_have_their_size(n_layers, width, height, ascii_only, kinds):
-    sweeps = [make_sweep(kind, n_layers, 3) for kind in kinds]
+    sweeps = [(make_units if kind in UNITS else make_sweep)(kind, n_layers, 3) for kind in kinds]
     drawn = curves(sweeps, width, height, ascii_only)
     assert fits(drawn, width, height)
     assert not ascii_only or drawn.plain.isascii()
@@ -164,6 +166,46 @@ def test_pairs_are_the_mean_over_partners():
     mine = [row for row, it in enumerate(sweep.rows) if it.schedule in ("drop 0 3", "drop 1 3", "drop 2-3", "drop 3-4")]
     assert drawn.name == "pairs (mean of 4)" and drawn.x.tolist() == [0, 1, 2, 3, 4]
     assert drawn.y[3, 0] == pytest.approx(sweep.kl_nats[mine, 1:].mean())
+
+
+# ---------------------------------------------------------------------------------------- heads and neurons
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(1, 40), st.integers(1, 40), WIDTHS, HEIGHTS, st.booleans(), st.data())
+def test_heads_and_sets_have_their_size_whatever_is_done(n_layers, n_heads, width, height, ascii_only, data):
+    done, measure = range(0, 64, data.draw(st.integers(1, 9))), data.draw(st.sampled_from(list(TITLES)[:3]))
+    look = {"ascii_only": ascii_only}
+    chosen = (n_layers - 1, n_heads // 2)
+    made = make_units("heads", n_layers, 3, n_heads=n_heads, done=done)
+    for drawn in (
+        heads(made, measure, width, height, chosen=chosen, **look),
+        sets([make_units("neuron-sets", n_layers, 3, done=done)], measure, width, height, chosen=("suppression", 8), **look),
+        sets(make_unit_corpus("neuron-sets", n_layers), None, width, height, **look),
+    ):
+        assert fits(drawn, width, height) and (not ascii_only or drawn.plain.isascii())
+
+
+def test_a_head_is_shaded_by_its_effect_and_a_fall_looks_unlike_a_rise():
+    made = make_units("heads", 2, 3, n_heads=3, done=range(5))
+    for measure in ("kl_nats", "entropy_change_bits"):
+        getattr(made, measure)[:5, 1:] = np.float32([[2.0], [0.02], [1e-4], [-0.5], [0.0]])
+    up, down = heads(made, "entropy_change_bits", 80, 6).plain.split("\n")[1:3]
+    assert down.split()[1:4] == ["█████", "░░░░░", "·"] and up.split()[1:3] == ["%%%%%", "·"]
+    assert "▒▒▒▒▒" in heads(made, "kl_nats", 80, 6).plain
+
+
+def test_sets_stand_at_their_size_and_random_ones_have_the_range_of_their_draws():
+    made = make_units("neuron-sets")
+    drawn = {one.name: one for one in series([made], "entropy_change_bits")}
+    assert set(drawn) == {"prediction", "suppression", "random pred.", "random supp."}
+    assert drawn["suppression"].x.tolist() == [0, 1, 2, 3, 4, 5, 6, 7] and np.isnan(drawn["suppression"].y[:, 1:]).all()
+    mean, low, high = drawn["random supp."].y[7]
+    rows = [at for at, row in enumerate(made.rows) if (row.variant, row.index) == ("random as suppression", 128)]
+    means = made.entropy_change_bits[rows, 1:].mean(1)
+    assert (mean, low, high) == pytest.approx((means.mean(), means.min(), means.max()))
+    ticks = curves([made], 100, 40).plain.split("\n")
+    assert any(line.split() == ["1", "2", "4", "8", "16", "32", "64", "128"] for line in ticks)
 
 
 # ---------------------------------------------------------------------------------------------------- trace

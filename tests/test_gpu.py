@@ -17,7 +17,8 @@ from stagescope.engine import load, neurons, plain
 from stagescope.engine.directory import Located
 from stagescope.engine.local import LocalEngine
 from stagescope.engine.protocol import (
-    OF_DEPTHS, OF_LAYERS, Evidence, LensCurves, Load, Neurons, Read, Request, ShowNeurons, TakeEvidence, TakeLens, Texts,
+    OF_DEPTHS, OF_LAYERS, Evidence, LensCurves, Load, Neurons, Read, Request, ShowNeurons, ShowPattern, TakeAttribution,
+    TakeEvidence, TakeLens, TakeSimilarity, Texts,
 )  # fmt: skip
 from stagescope.engine.reading import read
 from stagescope.engine.schedule import parse, resolve
@@ -50,7 +51,7 @@ def test_sweeps_agree_with_the_cpu(tmp_path, family: str) -> None:
     cpu = make(family, tmp_path)
     device = load.pick_device(None)
     net = load.network(load._boot(Located(family, tmp_path, "test"), device, torch.float32), device, torch.float32)
-    texts = [*SCHEDULES, "drop 1 @2", "drop 3 @-1"]
+    texts = [*SCHEDULES, "drop 1 @2", "drop 3 @-1", "head-off 1.0-2 @3; neuron-off 2.5 4.0-9", "head-off 3.1; swap 3 4"]
     tasks = [task(net, tiny_models.ids(net.d_vocab, n, seed=n), texts) for n in (7, 9, 30)]
     tasks.append(task(net, cpu.ids, texts, tracked=7, positions=(4,)))
     (bases, ours), (theirs_bases, theirs) = taken(net, *tasks), taken(cpu.net, *tasks)
@@ -141,6 +142,25 @@ def test_the_strongest_neurons_agree_with_the_cpu(engines) -> None:
         for name in ("kurtosis", "skew", "variance", "consistency", "promoted_cos", "suppressed_cos"):
             near(getattr(one, name), getattr(other, name), f"{name} of {key}")
         near(ours.activation[n], theirs.activation[others[key]], f"activation of {key}")
+
+
+# ------------------------------------------------------------------------------------------- heads and causes
+
+
+@pytest.mark.parametrize("schedule", ["", "drop 2; head-off 1.0"])
+def test_attribution_and_patterns_agree_with_the_cpu(engines, schedule: str) -> None:
+    ours, theirs = both(engines, TakeAttribution(tiny_models.TEXT[0], schedule, 7))
+    for name in ("logit", "constant", "embedding", "attn", "mlp", "scale"):
+        near(getattr(ours, name), getattr(theirs, name), name, atol=1e-3)
+    assert np.array_equal(ours.edited, theirs.edited)
+    ours, theirs = both(engines, ShowPattern(tiny_models.TEXT[0], 4, 2, schedule))
+    near(ours.pattern, theirs.pattern, "pattern")
+
+
+def test_similarity_agrees_with_the_cpu(engines) -> None:
+    ours, theirs = both(engines, TakeSimilarity(Texts(prompts=tuple(tiny_models.TEXT))))
+    for name in ("influence", "angular", "cka"):
+        near(getattr(ours, name), getattr(theirs, name), name, atol=1e-3)
 
 
 def test_bf16_is_chosen_when_fp32_does_not_fit(tmp_path, monkeypatch) -> None:

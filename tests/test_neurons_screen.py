@@ -170,6 +170,9 @@ async def test_every_key_does_what_the_help_says():
         "right": ([], lambda s: s.in_list and "promotes   " in drawn(s.app)),
         "token_back": (["right"], lambda s: " at 4 " in drawn(s.app)),
         "token_forward": (["right", "[", "["], lambda s: " at 4 " in drawn(s.app)),
+        "neuron_off": (["right", "down"], lambda s: s.app.results == [
+            Chosen(f"neuron-off {s.listed()[1][0].layer}.{s.listed()[1][0].index}", PROMPT, None)
+        ]),
         "open": (["down", "down"], lambda s: s.app.results == [Chosen("mlp-off 10", PROMPT, None)]),
         "view": ([], lambda s: "kurtosis by skew" in drawn(s.app)),
         "kind": (["c"], lambda s: {row.kind for row, _ in s.listed()} == {"suppression"}),

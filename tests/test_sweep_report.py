@@ -13,6 +13,7 @@ from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 from sweeps import MEASURES, make_corpus, make_sweep
+from unit_sweeps import make_unit_corpus, make_units
 
 from stagescope.engine.protocol import CorpusSweep, Sweep
 from stagescope.sweep_report import (
@@ -26,6 +27,7 @@ from stagescope.sweep_report import (
     sweep_json,
 )
 from stagescope.sweep_table import GO_FIRST, sweep_text
+from stagescope.sweep_units import sharpening
 from stagescope.text import printable
 
 HOSTILE = '=1+1,"x"\n\x1b]52;c;AAAA\x07\u202e\ud800</svg>'
@@ -273,6 +275,59 @@ def test_text_lets_no_hostile_text_through():
         assert all(line.isprintable() for line in plain.split("\n"))
     corpus = replace(make_corpus(n_layers=2), source=HOSTILE, skipped=(HOSTILE,))
     assert all(line.isprintable() for line in drawn(sweep_text(corpus)).split("\n"))
+
+
+# ---------------------------------------------------------------------------------------- heads and neurons
+
+
+@pytest.mark.parametrize("width", [60, 80, 200])
+@pytest.mark.parametrize("kind", ["heads", "neurons", "neuron-sets"])
+def test_heads_and_neurons_are_tabled_whole_at_any_width(kind, width):
+    for data in ([make_units(kind, 4)], make_unit_corpus(kind, 4), [make_units(kind, 4, done=[0])]):
+        assert "…" not in drawn(sweep_text(data, width), max(width, 100)).replace("·", "")
+
+
+def test_heads_are_ranked_and_written_with_layer_and_index():
+    made = make_units("heads", 3, layer=2)
+    table = next(line for line in sweep_text([made]) if isinstance(line, Table))
+    names, kl = ([str(cell) for cell in column.cells] for column in list(table.columns)[:2])
+    assert sorted(names) == [f"head-off 2.{head}" for head in range(9)]
+    assert [float(value) for value in kl] == sorted(map(float, kl), reverse=True)
+    assert [(row["kind"], row["layer"], row["index"]) for row in strict(sweep_json([made]))["rows"]][3] == ("heads", 2, 3)
+    assert read_csv([made])[3]["index"] == "3" and read_csv([make_sweep("drop", 2)])[0]["index"] == ""
+
+
+def test_classes_of_neurons_stand_beside_random_ones():
+    made = make_units("neurons", 6)
+    made.kl_nats[:] = np.repeat([0.4, 0.2, 0.1], 20)[:, None]
+    rows = [line.split() for line in drawn(sweep_text([made])).split("\n")]
+    assert [row[:5] for row in rows if row and row[0] in ("prediction", "suppression", "random")] == [
+        ["prediction", "20", "0.4", "0.4-0.4", "4"], ["suppression", "20", "0.2", "0.2-0.2", "2"],
+        ["random", "20", "0.1", "0.1-0.1", made_change(made)],
+    ]  # fmt: skip
+
+
+def made_change(made: Sweep) -> str:
+    return f"{made.entropy_change_bits[40:, 1:].mean():+.3f}"
+
+
+def test_the_verdict_is_against_the_range_of_the_random_draws():
+    made = make_units("neuron-sets", sizes=(4,))
+    at = {row.variant: [n for n, it in enumerate(made.rows) if it.variant == row.variant] for row in made.rows}
+    random = at["random as suppression"]
+    for off, draws, said in (
+        (0.5, (0.1, 0.2, 0.3), "Above every random draw (1 in 4 by chance), as if they sharpen."),
+        (0.25, (0.1, 0.2, 0.3), "No more than random neurons do."),
+        (-0.1, (0.1, 0.2, 0.3), "Below every random draw (1 in 4 by chance): no sign that they sharpen."),
+        (-0.1, (-0.2, -0.3, -0.4), "Above every random draw (1 in 4 by chance), but not above 0."),
+    ):
+        made.entropy_change_bits[at["suppression"]] = off
+        made.entropy_change_bits[random] = np.float32(draws)[:, None]
+        told = sharpening(made, "suppression", 4)
+        assert told[0] == f"Without the 4 strongest suppression neurons entropy changes by {off:+.3f} bits."
+        assert f"{np.mean(draws):+.3f} ({min(draws):+.3f} to {max(draws):+.3f} in 3 draws)" in told[1] and told[2] == said
+    made.entropy_change_bits[random] = np.nan
+    assert sharpening(made, "suppression", 4)[1:] == ["The random control is not known yet."]
 
 
 # ------------------------------------------------------------------------------------------------ standing

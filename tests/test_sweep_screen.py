@@ -174,7 +174,7 @@ async def test_escape_keeps_what_is_done_and_r_goes_on():
         await press(pilot, "escape")
         await until(pilot, lambda: f"6 of {ROWS} rows; r goes on" in drawn(pilot.app) and "idle" in drawn(pilot.app))
         assert screen.sweep("drop").done.sum() == 6 and not pilot.app.results
-        await press(pilot, "v", "v", "v")  # the other views run, this one only when it is told to
+        await press(pilot, *"vvvvv")  # the other views run, this one only when it is told to
         await until(pilot, lambda: screen.view == "curves" and f"6 of {ROWS} rows" in drawn(pilot.app))
         engine.gates.clear()
         await press(pilot, "r")
@@ -191,7 +191,7 @@ async def test_a_view_that_is_complete_lets_go_of_what_ran_for_another():
         await press(pilot, "v")
         await until(pilot, lambda: screen.running and screen.running.kinds == ("trace",) and screen.sweep("trace"))
         assert "sweeping" in drawn(pilot.app)
-        await press(pilot, "v")
+        await press(pilot, "v", "v", "v")
         await until(pilot, lambda: screen.view == "curves" and f"{ROWS} rows" in drawn(pilot.app))
         assert screen.running is None and "idle" in drawn(pilot.app) and not screen.sweep("trace").complete
         await press(pilot, "escape")
@@ -226,7 +226,7 @@ async def test_leaving_a_view_lets_its_sweep_go_and_coming_back_goes_on():
         await press(pilot, "v")
         await until(pilot, lambda: screen.running and screen.running.kinds == ("attn-off", "mlp-off"))
         del engine.gates[TakeSweep]
-        await press(pilot, "v", "v")
+        await press(pilot, "v", "v", "v", "v")
         await settled(pilot)
         assert screen.view == "curves" and screen.sweep("drop").complete
 
@@ -288,10 +288,11 @@ async def test_a_click_on_a_view_or_a_measure_chooses_that_one(size):
             await pilot.click("#views", offset=(drawn(pilot.app).splitlines()[2].index(name) + 1, 0))
 
         for name, view, kind in [
-            ("mlp-off", "sublayers", "mlp-off"), ("trace", "trace", "trace"), ("swap", "curves", "swap"),
+            ("mlp-off", "sublayers", "mlp-off"), ("heads", "heads", "heads"), ("neurons", "sets", "neuron-sets"),
+            ("trace", "trace", "trace"), ("swap", "curves", "swap"),
             ("drop", "curves", "drop"),
         ]:  # fmt: skip
-            await click(name)
+            await click(name.removesuffix("-off") if size[0] == 60 else name)
             await until(pilot, lambda: (screen.view, screen.kind) == (view, kind))  # noqa: B023
         every = screen.measure
         assert (every is None) == screen._all_fit() == (size[1] == 50)
@@ -333,9 +334,9 @@ async def test_the_trace_is_run_when_it_is_first_opened():
         await press(pilot, "end", "right", "up")
         assert screen.cell() == (1, 5)
         n = len(asked(engine))
-        await press(pilot, "v", "v", "v")
+        await press(pilot, *"vvvvv")
         await settled(pilot)
-        assert len(asked(engine)) == n and "drop 1 @5" in drawn(pilot.app)
+        assert all(request.kinds != ("trace",) for request in asked(engine)[n:]) and "drop 1 @5" in drawn(pilot.app)
         await press(pilot, "left", "enter")
         await until(pilot, lambda: pilot.app.results == [Chosen("drop 1 @4", PROMPT, 3)])
 
@@ -344,7 +345,7 @@ async def test_all_of_a_trace_is_in_sight_where_it_can_be():
     async with running(FakeEngine(30), size=(120, 40), schedule="drop 0 @5") as (screen, pilot, _):
         await until(pilot, lambda: "\n 29 " in drawn(pilot.app) and "\n  0 " in drawn(pilot.app))
         assert "above" not in drawn(pilot.app) and "drop 0 @5" in drawn(pilot.app)
-        await press(pilot, "v", "v", "v")
+        await press(pilot, *"vvvvv")
         await pilot.resize_terminal(80, 24)
         await until(pilot, lambda: "…" in drawn(pilot.app) and "more above" in drawn(pilot.app))
 
@@ -359,6 +360,47 @@ async def test_a_trace_that_is_not_there_yet_can_be_left():
         await until(pilot, lambda: "no row is known here yet" in drawn(pilot.app))
         await press(pilot, "escape", "escape")
         await until(pilot, lambda: pilot.app.results == [None])
+
+
+# ---------------------------------------------------------------------------------------- heads and neurons
+
+
+async def test_heads_are_a_grid_and_one_can_be_opened():
+    async with running() as (screen, pilot, engine):
+        await press(pilot, *"vvv")
+        await settled(pilot)
+        assert asked(engine)[-1] == TakeSweep((PROMPT,), ("heads",)) and f"{12 * 4} rows" in drawn(pilot.app)
+        await press(pilot, *["up"] * 5, "right", "right", "right", "right")
+        assert "head-off 5.3 · KL mean" in drawn(pilot.app) and "of 48 heads" in unwrapped(pilot.app)
+        for title in ("top-1 changed, share", "entropy change, bits", "KL, nats"):
+            await press(pilot, "m")
+            assert f"{title}, one head off · mean over 5 positions" in drawn(pilot.app)
+        await press(pilot, "enter")
+        await until(pilot, lambda: pilot.app.results == [Chosen("head-off 5.3", PROMPT, None)])
+    async with running(schedule="head-off 5.3") as (screen, pilot, _):
+        assert screen.view == "heads" and "head-off 5.3 ·" in drawn(pilot.app)
+
+
+@pytest.mark.parametrize("prompts", [(PROMPT,), DECK])
+async def test_sets_of_neurons_answer_whether_they_sharpen(prompts):
+    async with running(prompts=prompts, size=(100, 30)) as (screen, pilot, engine):
+        await press(pilot, *"vvvv", *("[" * (len(prompts) > 1)))
+        await settled(pilot)
+        assert asked(engine)[-1] == TakeSweep(prompts, ("neuron-sets",))
+        assert "do suppression neurons sharpen?" in drawn(pilot.app) and "entropy change, bits" in drawn(pilot.app)
+        k = screen.set_sizes()[-1]
+        assert f"the {k} strongest suppression neurons off" in drawn(pilot.app)
+        assert ("Median of 3 prompts: " in drawn(pilot.app)) == (len(prompts) > 1)
+        assert f"Without the {k} strongest suppression neurons entropy" in unwrapped(pilot.app)
+        assert "Random ones of the same layers:" in unwrapped(pilot.app) and "in 3 draws" in unwrapped(pilot.app)
+        await press(pilot, "home", "up")
+        assert "1 random neuron off, as suppression" in drawn(pilot.app)
+        await press(pilot, "down", "right", "m")
+        assert "the 2 strongest suppression neurons off" in drawn(pilot.app) and "KL, nats, log axis" in drawn(pilot.app)
+        await press(pilot, "enter")
+        await until(pilot, lambda: pilot.app.results)
+        assert pilot.app.results[0].schedule == screen.chosen()[0].schedule
+        assert pilot.app.results[0].schedule.startswith("neuron-off ")
 
 
 # ------------------------------------------------------------------------------------------------- the deck
@@ -464,7 +506,7 @@ async def test_an_engine_that_died_is_told_and_can_be_left(key):
         await until(pilot, lambda: told in unwrapped(pilot.app) and "go on" in footer(pilot.app))
         assert screen.dead and "engine stopped" in drawn(pilot.app) and screen.sweep("drop").done.sum() == 6
         n = len(asked(engine))
-        await press(pilot, "v", "right", "v", "v")
+        await press(pilot, "v", "right", *"vvvv")
         assert "(signal 9)" in drawn(pilot.app) and len(asked(engine)) == n
         await press(pilot, key)
         await until(pilot, lambda: pilot.app.results == [None])
@@ -508,15 +550,15 @@ async def test_opening_a_point_while_it_runs_ends_the_sweep():
 @pytest.mark.parametrize("ascii_only", [False, True])
 async def test_sizes(size, ascii_only):
     async with running(FakeEngine(30), prompts=DECK, size=size, ascii_only=ascii_only) as (screen, pilot, _):
-        for _ in range(3):
+        for _ in range(5):
             shown = drawn(pilot.app).splitlines()
             assert len(shown) == size[1] and max(map(len, shown)) <= size[0]
             for part in ("stagescope", "prompt", "? help", "177 rows" if screen.view == "curves" else "rows"):
                 assert any(part in line for line in shown), part
             titles = sum("by layer" in line for line in shown)
-            assert titles == (0 if screen.view == "trace" else 3 if size[1] >= 40 else 1)
+            assert titles == (0 if screen.view not in ("curves", "sublayers") else 3 if size[1] >= 40 else 1)
             if ascii_only:
-                assert not set("●△┊█▸▼─│") & set(drawn(pilot.app))
+                assert not set("●△▲○┊█░▸▼─│") & set(drawn(pilot.app))
             await press(pilot, "v")
             await settled(pilot)
 

@@ -31,7 +31,7 @@ PANELS = ("near", "sink", "norms", "relative", "ratio")
 
 
 class AttentionScreen(Asking):
-    """Dismissed with the layer's attention switched off, or None."""
+    """Dismissed with the layer's attention or one head switched off, or None."""
 
     PLACE = "attention"
     BINDINGS = actions.bindings(PLACE, priority=True)
@@ -45,8 +45,8 @@ class AttentionScreen(Asking):
         self.texts, self.view, self.k = self.choices[0], "near", 5
         self.only: str | None = None  # the panel that is drawn alone
         self.reading = "no_sink"  # of the heads
-        off = re.fullmatch(r"attn-off (\d+)", looked.schedule)
-        self.at_layer, self.at_head = (int(off[1]) if off else 0), 0
+        off = re.fullmatch(r"attn-off (\d+)|head-off (\d+)\.(\d+)", looked.schedule)
+        self.at_layer, self.at_head = (int(off[1] or off[2]), int(off[3] or 0)) if off else (0, 0)
         # what is known
         self.found: dict[Texts, Evidence] = {}
 
@@ -140,6 +140,13 @@ class AttentionScreen(Asking):
         """Leave, with the layer's attention off."""
         self.dismiss(Chosen(f"attn-off {self.at_layer}", self.looked.prompt, None))
 
+    def action_head_off(self) -> None:
+        """Leave, with the head under the cursor off."""
+        if self.view != "heads":
+            self.say("x switches a head off: v shows layers x heads")
+            return
+        self.dismiss(Chosen(f"head-off {self.at_layer}.{self.at_head}", self.looked.prompt, None))
+
     @on(Picture.Pressed)
     def _pressed(self, event: Picture.Pressed) -> None:
         """A click moves the cursor to the nearest layer, or to the head."""
@@ -157,7 +164,8 @@ class AttentionScreen(Asking):
         self.draw()
 
     def idle_keys(self) -> set[str]:
-        return super().idle_keys() | ({"offset"} if self.view == "norms" else set())
+        idle = {"offset"} if self.view == "norms" else set()
+        return super().idle_keys() | idle | (set() if self.view == "heads" else {"head_off"})
 
     # ----------------------------------------------------------------------------------------------- drawing
 

@@ -63,6 +63,8 @@ SHOWN = {
         ("loss", "cross-entropy of the token that follows in the prompt, in nats, minus the baseline's"),
         ("swap 4 5", "stands between its layers, at 4.5"),
         ("trace", "one layer left out at one token: what becomes of the followed token where the trace is read"),
+        ("heads", "one head's write set to zero: the output by layer and head"),
+        ("neurons", "the k strongest neurons of a class off together, beside as many random ones of the same layers"),
         ("deck", "[ ] lead through its prompts and to all: the median of their means; the detail also tells the worst"),
     ),
     "lens": (

@@ -40,7 +40,7 @@ AROUND = DETAIL + 4  # lines beside the two panes: header, about, status, footer
 
 
 class NeuronsScreen(Asking):
-    """Dismissed with the chosen layer's MLP switched off, or None."""
+    """Dismissed with the chosen neuron, or layer's MLP, switched off, or None."""
 
     PLACE = "neurons"
     BINDINGS = actions.bindings(PLACE, priority=True)
@@ -228,6 +228,13 @@ class NeuronsScreen(Asking):
             return
         self.dismiss(Chosen(f"mlp-off {layer}", self.prompt, None))
 
+    def action_neuron_off(self) -> None:
+        """Leave, with the neuron under the cursor switched off."""
+        if (chosen := self.chosen()) is None:
+            self.say("choose a neuron first: the right arrow leads into the list")
+            return
+        self.dismiss(Chosen(f"neuron-off {chosen.layer}.{chosen.index}", self.prompt, None))
+
     # ------------------------------------------------------------------------------------------ drawing
 
     def draw(self) -> None:
@@ -330,6 +337,7 @@ class NeuronsScreen(Asking):
 
     def idle_keys(self) -> set[str]:
         idle = super().idle_keys() | ({"rest"} if self.pause else set())
+        idle |= set() if self.chosen() else {"neuron_off"}
         return idle | ({"open"} if self.at_layer is None and not self.in_list else set())
 
     def known(self) -> str:

@@ -129,9 +129,11 @@ def traced_point(sweep: Sweep, row: int, glyphs: Glyphs) -> list[str]:
 
 
 def set_said(drawn: Sweep, row: SweepRow, averaged: str) -> str:
-    """What a set of neurons says of the question, beside its control. averaged: "median of 3 prompts", or ""."""
+    """What a set of neurons says of the question, then the numbers: a narrow screen cuts the end. averaged: "median of
+    3 prompts", or ""."""
     name = row.variant.removeprefix("random as ")
-    said = " ".join(sweep_units.sharpening(drawn, name, row.index)) if name in sweep_units.CLASSES else ""
+    told = sweep_units.sharpening(drawn, name, row.index) if name in sweep_units.CLASSES else []
+    said = " ".join([*told[2:], *told[:2]])
     return f"{averaged[0].upper()}{averaged[1:]}: {said}" if averaged and said else said
 
 
