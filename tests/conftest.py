@@ -4,6 +4,7 @@ import os
 import shutil
 import tempfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -43,6 +44,28 @@ def gpt2_dir(tmp_path_factory) -> Path:
     import tiny_models
 
     return tiny_models.build("gpt2", tmp_path_factory.mktemp("gpt2"))
+
+
+@pytest.fixture(scope="session")
+def llama_dir(tmp_path_factory) -> Path:
+    """A tiny random Llama. Tests that change it change a copy."""
+    import tiny_models
+
+    return tiny_models.build("llama", tmp_path_factory.mktemp("llama"))
+
+
+@pytest.fixture
+def stagescope(llama_dir, capsys):
+    """Runs a command on the tiny Llama in this process: an object with code, out, err."""
+    from stagescope import cli
+
+    def run(command: str, *words: str) -> SimpleNamespace:
+        with pytest.raises(SystemExit) as ended:
+            cli.main([command, "--model", str(llama_dir), "--device", "cpu", *words])
+        out, err = capsys.readouterr()
+        return SimpleNamespace(code=ended.value.code or 0, out=out, err=err)
+
+    return run
 
 
 @pytest.fixture(scope="session")

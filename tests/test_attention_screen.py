@@ -1,27 +1,25 @@
 """The attention screen on the fake engine: parts come in, views and keys, what a short prompt cannot tell."""
 
 import re
-from contextlib import asynccontextmanager
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from beside import PROMPT, beside, press, settled
 from evidences import make_evidence
 from test_explore import HARMFUL, drawn, until, unwrapped
 from test_sweep_screen import Turnstile, footer
-from textual.app import App
 
 from stagescope import actions
 from stagescope.engine.fake import FakeEngine
-from stagescope.engine.protocol import OFFSETS, Failure, Load, TakeEvidence, Texts
+from stagescope.engine.protocol import OFFSETS, Failure, TakeEvidence, Texts
 from stagescope.evidence_report import strongest, weigh
 from stagescope.screens import attention_words
-from stagescope.screens.asking import Chosen, Looked
+from stagescope.screens.asking import Chosen
 from stagescope.screens.attention import AttentionScreen
 from stagescope.screens.help import Help
 from stagescope.screens.widgets import glyphs
 
-PROMPT = "The Eiffel Tower is in"
 OF_PROMPT, OF_TEXT = TakeEvidence(Texts((PROMPT,)), lenses=()), TakeEvidence(Texts(), lenses=())
 
 
@@ -43,44 +41,8 @@ class Measured(FakeEngine):
         return replace(made, model=self.info)
 
 
-class Bench(App):
-    """The attention screen alone; `results` is what it was dismissed with."""
-
-    def __init__(self, engine, screen):
-        super().__init__()
-        self.engine, self.shown, self.results = engine, screen, []
-
-    def on_mount(self) -> None:
-        self.push_screen(self.shown, self.results.append)
-
-
-@asynccontextmanager
-async def running(engine=None, size=(80, 24), settle=True, schedule="", prompt=PROMPT, ascii_only=False):
-    """(screen, pilot, engine), by default with all of the prompt's there."""
-    engine = engine or Measured()
-    engine.info = replace(engine.info, loaded=True)
-    engine.loaded.set()
-    screen = AttentionScreen(Looked(engine.info, Load(), prompt, schedule, -1, None, None, ascii_only))
-    app = Bench(engine, screen)
-    async with app.run_test(size=size) as pilot:
-        await until(pilot, lambda: app.screen is screen and engine.requests)
-        if settle:
-            await settled(pilot)
-        yield screen, pilot, engine
-
-
-def is_due(screen: AttentionScreen) -> bool:
-    return screen.drawing is not None or screen.moved
-
-
-async def settled(pilot) -> None:
-    screen = pilot.app.shown
-    await until(pilot, lambda: screen.is_known(screen.wanted()) and not screen.running and not is_due(screen))
-
-
-async def press(pilot, *keys: str) -> None:
-    await pilot.press(*keys)
-    await until(pilot, lambda: not is_due(pilot.app.shown))
+def running(engine=None, settle=True, **looked):
+    return beside(AttentionScreen, engine or Measured(), settled if settle else None, **looked)
 
 
 # ------------------------------------------------------------------------------------------ parts come in

@@ -1,36 +1,23 @@
 """The attribution screen on the fake engine: the sum that adds up, what is edited and repaired, keys, odd numbers."""
 
 import re
-from contextlib import asynccontextmanager
 from dataclasses import replace
 
 import numpy as np
 import pytest
-from test_attention_screen import Bench, press, settled
+from beside import PROMPT, beside, press, settled
 from test_explore import HARMFUL, drawn, until, unwrapped
 
 from stagescope.engine.fake import FakeEngine
-from stagescope.engine.protocol import Failure, FindToken, Load, TakeAttribution
+from stagescope.engine.protocol import Failure, FindToken, TakeAttribution
 from stagescope.screens import attribution_words
-from stagescope.screens.asking import Chosen, Looked
+from stagescope.screens.asking import Chosen
 from stagescope.screens.attribution import AttributionScreen
 from stagescope.screens.widgets import glyphs
 
-PROMPT = "The Eiffel Tower is in"
 
-
-@asynccontextmanager
-async def running(engine=None, size=(80, 24), schedule="", position=-1, ascii_only=False, tracked=None, settle=True):
-    engine = engine or FakeEngine()
-    engine.info = replace(engine.info, loaded=True)
-    engine.loaded.set()
-    screen = AttributionScreen(Looked(engine.info, Load(), PROMPT, schedule, position, tracked, None, ascii_only))
-    app = Bench(engine, screen)
-    async with app.run_test(size=size) as pilot:
-        await until(pilot, lambda: app.screen is screen and engine.requests)
-        if settle:
-            await settled(pilot)
-        yield screen, pilot, engine
+def running(engine=None, settle=True, **looked):
+    return beside(AttributionScreen, engine, settled if settle else None, **looked)
 
 
 async def answer(schedule: str, n_layers: int = 12):

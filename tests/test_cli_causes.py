@@ -6,28 +6,10 @@ import json
 from types import SimpleNamespace
 
 import pytest
-import tiny_models
 
-from stagescope import cli
 
 PROMPT = "The Eiffel Tower is located in the city of Paris, and the Colosseum"
 OTHER = "She was walking along the river while the evening light was fading"
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory) -> str:
-    return str(tiny_models.build("llama", tmp_path_factory.mktemp("llama")))
-
-
-@pytest.fixture
-def stagescope(model, capsys):
-    def run(command: str, *words: str) -> SimpleNamespace:
-        with pytest.raises(SystemExit) as ended:
-            cli.main([command, "--model", model, "--device", "cpu", *words])
-        out, err = capsys.readouterr()
-        return SimpleNamespace(code=ended.value.code or 0, out=out, err=err)
-
-    return run
 
 
 def parsed(result: SimpleNamespace) -> dict:

@@ -2,61 +2,32 @@
 
 import asyncio
 import re
-from contextlib import asynccontextmanager
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from beside import PROMPT, beside, settled
 from rich.cells import cell_len
 from test_explore import HARMFUL, drawn, until, unwrapped
-from textual.app import App
 
 from stagescope import actions
 from stagescope.engine import fake_causes
 from stagescope.engine.fake import FakeEngine
-from stagescope.engine.protocol import Failure, FindHeads, Load, ShowPattern
+from stagescope.engine.protocol import Failure, FindHeads, ShowPattern
 from stagescope.engine.tokens import Token
 from stagescope.screens import heads_words
-from stagescope.screens.asking import Chosen, Looked
+from stagescope.screens.asking import Chosen
 from stagescope.screens.heads import HeadsScreen
 from stagescope.screens.help import Help
 from stagescope.screens.widgets import glyphs
 from stagescope.text import printable
 
-PROMPT = "The Eiffel Tower is in"  # 6 tokens with the prefix in the fake's tokenizer
 HOSTILE = ["\x1b]52;c;x\x07", "漢字テスト", "\u200b", "\u0301", "👩\u200d🚀", "\u202e", "[/b]", "\u00a0", "", "עברית"]
 BEST = (2, 3)  # of the fake
 
 
-class Bench(App):
-    """The screen alone; `results` is what it was dismissed with."""
-
-    def __init__(self, engine, screen):
-        super().__init__()
-        self.engine, self.shown, self.results = engine, screen, []
-
-    def on_mount(self) -> None:
-        self.push_screen(self.shown, self.results.append)
-
-
-@asynccontextmanager
-async def running(engine=None, size=(80, 24), settle=True, schedule="", prompt=PROMPT, ascii_only=False):
-    """(screen, pilot, engine), by default with scores and a pattern there."""
-    engine = engine or FakeEngine()
-    engine.info = replace(engine.info, loaded=True)
-    engine.loaded.set()
-    screen = HeadsScreen(Looked(engine.info, Load(), prompt, schedule, -1, None, None, ascii_only))
-    app = Bench(engine, screen)
-    async with app.run_test(size=size) as pilot:
-        await until(pilot, lambda: app.screen is screen and engine.requests)
-        if settle:
-            await settled(pilot)
-        yield screen, pilot, engine
-
-
-async def settled(pilot) -> None:
-    s = pilot.app.shown
-    await until(pilot, lambda: s.is_known(s.wanted()) and not (s.running or s.pause or s.drawing or s.moved))
+def running(engine=None, settle=True, **looked):
+    return beside(HeadsScreen, engine, settled if settle else None, **looked)
 
 
 async def press(pilot, *keys: str) -> None:

@@ -1,74 +1,37 @@
 """The lens screen on the fake engine: it opens and asks, follows typed tokens, tells a depth, and can be left."""
 
-from contextlib import asynccontextmanager
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from beside import PROMPT, beside, is_due, press
+from beside import settled as beside_settled
 from readings import make_census
 from test_explore import HARMFUL, drawn, until, unwrapped
 from test_sweep_screen import Turnstile, footer
-from textual.app import App
 
 from stagescope import actions
 from stagescope.engine.fake import FakeEngine
-from stagescope.engine.protocol import Failure, FindToken, LensCurves, Load, TakeLens
+from stagescope.engine.protocol import Failure, FindToken, LensCurves, TakeLens
 from stagescope.screens import lens_words
 from stagescope.screens.ask import Ask
-from stagescope.screens.asking import Chosen, Looked
+from stagescope.screens.asking import Chosen
 from stagescope.screens.help import Help
 from stagescope.screens.lens import LensScreen
 from stagescope.screens.widgets import glyphs
 
-PROMPT = "The Eiffel Tower is in"  # 6 tokens with the prefix in the fake's tokenizer
 LAST = 5
 
 
-class Bench(App):
-    """The lens screen alone; `results` is what it was dismissed with."""
-
-    def __init__(self, engine, screen):
-        super().__init__()
-        self.engine, self.shown, self.results = engine, screen, []
-
-    def on_mount(self) -> None:
-        self.push_screen(self.shown, self.results.append)
-
-
-@asynccontextmanager
-async def running(
-    engine=None, size=(80, 24), settle=True, schedule="", tracked=None, census=True, position=-1, ascii_only=False
-):
-    """(screen, pilot, engine), by default with the output's top token followed."""
+def running(engine=None, settle=True, census=True, **looked):
     engine = engine or FakeEngine()
-    engine.info = replace(engine.info, loaded=True)
-    engine.loaded.set()
     counted = make_census(engine.info.n_layers) if census else None
-    looked = Looked(engine.info, Load(), PROMPT, schedule, position, tracked, counted, ascii_only)
-    screen = LensScreen(looked)
-    app = Bench(engine, screen)
-    async with app.run_test(size=size) as pilot:
-        await until(pilot, lambda: app.screen is screen and engine.requests)
-        if settle:
-            await settled(pilot)
-        yield screen, pilot, engine
-
-
-def is_due(screen: LensScreen) -> bool:
-    return screen.drawing is not None or screen.moved
+    return beside(LensScreen, engine, settled if settle else None, census=counted, **looked)
 
 
 async def settled(pilot) -> None:
-    screen = pilot.app.shown
-    await until(
-        pilot,
-        lambda: screen.followed and screen.is_known(screen.wanted()) and not screen.running and not is_due(screen),
-    )
-
-
-async def press(pilot, *keys: str) -> None:
-    await pilot.press(*keys)
-    await until(pilot, lambda: not is_due(pilot.app.shown))
+    await until(pilot, lambda: pilot.app.shown.followed)
+    await beside_settled(pilot)
 
 
 async def follow(pilot, text: str) -> None:

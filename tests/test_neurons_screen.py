@@ -2,11 +2,11 @@
 
 import asyncio
 import re
-from contextlib import asynccontextmanager
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from beside import PROMPT, beside, settled
 from rich.cells import cell_len
 from test_explore import HARMFUL, drawn, until, unwrapped
 from textual.app import App
@@ -14,17 +14,16 @@ from textual.app import App
 from stagescope import actions
 from stagescope.engine import fake_findings
 from stagescope.engine.fake import FakeEngine
-from stagescope.engine.protocol import Census, Failure, Load, ShowNeurons, TakeCensus
+from stagescope.engine.protocol import Census, Failure, ShowNeurons, TakeCensus
 from stagescope.engine.strongest import classes
 from stagescope.scatter import scatter
-from stagescope.screens.asking import Chosen, Looked
+from stagescope.screens.asking import Chosen
 from stagescope.screens.help import Help
 from stagescope.screens.neurons import FEW, MANY, TOP, NeuronsScreen
 from stagescope.screens.neurons_words import spark
 from stagescope.screens.widgets import glyphs
 from stagescope.text import printable
 
-PROMPT = "The Eiffel Tower is in"  # 6 tokens with the prefix in the fake's tokenizer
 HOSTILE = ["\x1b]52;c;x\x07", "漢字テスト", "\u200b", "\u0301", "e\u0301", "👩\u200d🚀", "\u202e", "[/b]", "\u00a0", ""]
 
 
@@ -46,42 +45,13 @@ def make_census(n_layers=12, d_mlp=256, **changes) -> Census:
 CENSUS = make_census()
 
 
-class Bench(App):
-    """The screen alone; `results` is what it was dismissed with."""
-
-    def __init__(self, engine: FakeEngine, screen: NeuronsScreen):
-        super().__init__()
-        self.engine, self.neurons, self.results = engine, screen, []
-
-    def on_mount(self) -> None:
-        self.push_screen(self.neurons, self.results.append)
-
-
-@asynccontextmanager
-async def running(engine=None, census=CENSUS, size=(80, 24), settle=True, ascii_only=False):
-    """(screen, pilot, engine), by default with the strongest of all layers there."""
-    engine = engine or FakeEngine()
-    engine.info = replace(engine.info, loaded=True, gated=True)
-    engine.loaded.set()
-    screen = NeuronsScreen(Looked(engine.info, Load(), PROMPT, "", -1, None, census, ascii_only))
-    app = Bench(engine, screen)
-    async with app.run_test(size=size) as pilot:
-        await until(pilot, lambda: app.screen is screen and engine.requests)
-        if settle:
-            await settled(pilot)
-        yield screen, pilot, engine
-
-
-async def settled(pilot) -> None:
-    """Until what is looked at is there, and drawn."""
-    s = pilot.app.neurons
-    due = lambda: s.moved or s.pause or s.running or s.drawing
-    await until(pilot, lambda: s.is_known(s.wanted()) and not due())
+def running(engine=None, settle=True, census=CENSUS, **looked):
+    return beside(NeuronsScreen, engine, settled if settle else None, census=census, gated=True, **looked)
 
 
 async def press(pilot, *keys: str) -> None:
     await pilot.press(*keys)
-    await until(pilot, lambda: not pilot.app.neurons.moved)
+    await until(pilot, lambda: not pilot.app.shown.moved)
 
 
 def asked(engine: FakeEngine) -> list:

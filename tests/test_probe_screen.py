@@ -2,60 +2,31 @@
 
 import asyncio
 import math
-from contextlib import asynccontextmanager
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from beside import PROMPT, beside, settled
 from rich.cells import cell_len
 from test_explore import HARMFUL, drawn, until, unwrapped
-from textual.app import App
 
 from stagescope import actions
 from stagescope.engine import fake_causes
 from stagescope.engine.fake import FakeEngine
-from stagescope.engine.protocol import Failure, Load, TakeProbe
+from stagescope.engine.protocol import Failure, TakeProbe
 from stagescope.screens import probe_words
 from stagescope.screens.ask import Ask
-from stagescope.screens.asking import Chosen, Looked
+from stagescope.screens.asking import Chosen
 from stagescope.screens.help import Help
 from stagescope.screens.probe import ProbeScreen
 from stagescope.screens.widgets import glyphs
 from stagescope.text import printable
 
-PROMPT = "The Eiffel Tower is in"
 HOSTILE = "\x1b]52;c;x\x07 漢字\u202e\u200b[/b]"
 
 
-class Bench(App):
-    """The screen alone; `results` is what it was dismissed with."""
-
-    def __init__(self, engine, screen):
-        super().__init__()
-        self.engine, self.shown, self.results = engine, screen, []
-
-    def on_mount(self) -> None:
-        self.push_screen(self.shown, self.results.append)
-
-
-@asynccontextmanager
-async def running(engine=None, size=(80, 24), settle=True, ascii_only=False):
-    """(screen, pilot, engine), by default with a probe there."""
-    engine = engine or FakeEngine()
-    engine.info = replace(engine.info, loaded=True)
-    engine.loaded.set()
-    screen = ProbeScreen(Looked(engine.info, Load(), PROMPT, "", -1, None, None, ascii_only))
-    app = Bench(engine, screen)
-    async with app.run_test(size=size) as pilot:
-        await until(pilot, lambda: app.screen is screen and engine.requests)
-        if settle:
-            await settled(pilot)
-        yield screen, pilot, engine
-
-
-async def settled(pilot) -> None:
-    s = pilot.app.shown
-    await until(pilot, lambda: s.is_known(s.wanted()) and not (s.running or s.drawing or s.moved))
+def running(engine=None, settle=True, **looked):
+    return beside(ProbeScreen, engine, settled if settle else None, **looked)
 
 
 async def press(pilot, *keys: str) -> None:

@@ -1,22 +1,19 @@
 """The similarity screen on the fake engine: influence, angular distance, CKA; which layers can go."""
 
-from contextlib import asynccontextmanager
 from dataclasses import replace
 
 import numpy as np
 import pytest
-from test_attention_screen import Bench, press, settled
+from beside import PROMPT, beside, press, settled
 from test_explore import HARMFUL, drawn, until
 
 from stagescope.engine import fake_causes
 from stagescope.engine.fake import FakeEngine
-from stagescope.engine.protocol import Load, TakeSimilarity, Texts
+from stagescope.engine.protocol import TakeSimilarity, Texts
 from stagescope.screens import similarity_words
-from stagescope.screens.asking import Chosen, Looked
+from stagescope.screens.asking import Chosen
 from stagescope.screens.similarity import SimilarityScreen
 from stagescope.screens.widgets import glyphs
-
-PROMPT = "The Eiffel Tower is in"
 
 
 class Measured(FakeEngine):
@@ -38,17 +35,8 @@ class Measured(FakeEngine):
         return [replace(made, angular=angular, influence=influence, documents=1 if one else 16)]
 
 
-@asynccontextmanager
-async def running(engine=None, size=(80, 24), schedule="", ascii_only=False):
-    engine = engine or Measured()
-    engine.info = replace(engine.info, loaded=True)
-    engine.loaded.set()
-    screen = SimilarityScreen(Looked(engine.info, Load(), PROMPT, schedule, -1, None, None, ascii_only))
-    app = Bench(engine, screen)
-    async with app.run_test(size=size) as pilot:
-        await until(pilot, lambda: app.screen is screen and engine.requests)
-        await settled(pilot)
-        yield screen, pilot, engine
+def running(engine=None, **looked):
+    return beside(SimilarityScreen, engine or Measured(), **looked)
 
 
 async def test_the_layers_that_turn_least_are_found_and_dropped_together():

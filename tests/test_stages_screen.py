@@ -1,71 +1,39 @@
 """The stages screen on the fake engine: what was mapped is shown first, the rest fills in, nothing ends it."""
 
-from contextlib import asynccontextmanager
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from beside import PROMPT, beside, is_due, press
 from rich.cells import cell_len
 from test_explore import drawn, until, unwrapped
 from test_sweep_screen import Turnstile
-from textual.app import App
 
 from stagescope.engine import fake_findings
 from stagescope.engine.fake import FakeEngine
-from stagescope.engine.protocol import Failure, Load, MapStages, TakeEvidence, Texts
+from stagescope.engine.protocol import Failure, MapStages, TakeEvidence, Texts
 from stagescope.screens import stages_panels, stages_words
-from stagescope.screens.asking import Chosen, Looked
+from stagescope.screens.asking import Chosen
 from stagescope.screens.stages import StagesScreen
 from stagescope.screens.stages_words import Found
 
-PROMPT = "The Eiffel Tower is in"
 PROBE, STANDARD, OF_PROMPT = MapStages(if_known=True), MapStages(), MapStages(Texts((PROMPT,)))
 MISSING = Failure("missing", "the stages were not mapped.", "Map them first.")
 TITLES = ("KL, nats", "attention to the 5 before", "attention / MLP", "MLP norm", "lens KL after, nats",
           "lens entropy after, bits", "written / stream", "neurons")  # fmt: skip
 
 
-class Bench(App):
-    """The stages screen alone; `results` is what it was dismissed with."""
-
-    def __init__(self, engine: FakeEngine, screen: StagesScreen):
-        super().__init__()
-        self.engine, self.stages, self.results = engine, screen, []
-
-    def on_mount(self) -> None:
-        self.push_screen(self.stages, self.results.append)
-
-
-@asynccontextmanager
-async def running(failures=(), size=(80, 24), gate=None, settle=True, ascii_only=False):
-    """(screen, pilot, engine), by default with all of the first view there."""
+def running(failures=(), gate=None, settle=True, **looked):
     engine = FakeEngine()
-    engine.info = replace(engine.info, loaded=True)
-    engine.loaded.set()
     engine.failures[MapStages] = list(failures)
     if gate is not None:
         engine.gates[MapStages] = gate
-    screen = StagesScreen(Looked(engine.info, Load(), PROMPT, "", -1, None, None, ascii_only))
-    app = Bench(engine, screen)
-    async with app.run_test(size=size) as pilot:
-        await until(pilot, lambda: app.screen is screen and engine.requests)
-        if settle:
-            await settled(pilot)
-        yield screen, pilot, engine
-
-
-def is_due(screen: StagesScreen) -> bool:
-    return screen.drawing is not None or screen.moved
+    return beside(StagesScreen, engine, settled if settle else None, **looked)
 
 
 async def settled(pilot) -> None:
-    screen = pilot.app.stages
-    await until(pilot, lambda: screen.here.whole and not screen.running and not is_due(screen))
-
-
-async def press(pilot, *keys: str) -> None:
-    await pilot.press(*keys)
-    await until(pilot, lambda: not is_due(pilot.app.stages))
+    s = pilot.app.shown
+    await until(pilot, lambda: s.here.whole and not s.running and not is_due(s))
 
 
 # ------------------------------------------------------------------------------------------ which text
