@@ -26,7 +26,7 @@ class Bench(App):
 
 def is_due(screen) -> bool:
     """A drawing, or a question that waits for the cursor to rest."""
-    return screen.drawing is not None or screen.moved or bool(getattr(screen, "pause", None))
+    return screen.drawing is not None or screen.moved or screen.pause is not None
 
 
 async def settled(pilot) -> None:

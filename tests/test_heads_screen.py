@@ -116,7 +116,7 @@ async def test_every_key_does_what_the_help_says(monkeypatch):
         "rest": ([], lambda s: "all of it is there" in drawn(s.app)),
         "help": ([], lambda s: isinstance(s.app.screen, Help) and "Cycle how many tokens" in unwrapped(s.app)),
     }
-    monkeypatch.setattr("stagescope.screens.heads.PAUSE", 0.01)
+    monkeypatch.setattr("stagescope.screens.asking.PAUSE", 0.01)
     rows = {action.name: action for action in actions.of("heads")}
     assert set(rows) == {*checks, "open", "back"}
     async with running() as (screen, pilot, _):

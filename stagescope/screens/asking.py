@@ -7,6 +7,7 @@ what is there, `r` goes on; if nothing runs escape leaves.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from contextlib import aclosing
 from dataclasses import dataclass
 from functools import partial
@@ -14,15 +15,18 @@ from typing import NamedTuple
 
 from textual.content import Content
 
-from stagescope.engine.protocol import Census, Failure, Load, ModelInfo, Progress, Reply, Request
+from stagescope.engine.protocol import Census, Failure, FindToken, Load, ModelInfo, Progress, Reply, Request
+from stagescope.engine.tokens import Token
 from stagescope.screens import words
+from stagescope.screens.ask import Ask
 from stagescope.screens.frame import Frame
 from stagescope.screens.help import Help
 from stagescope.screens.widgets import glyphs
-from stagescope.screens.widgets.line import Line
+from stagescope.screens.widgets.line import Line, from_line
 
 WAITING = "waiting for a reading or another job of the engine"  # which does one long job at a time
 SOON = 0.1  # seconds between two drawings while parts come in
+PAUSE = 0.15  # seconds the cursor rests before what it is on is asked for: a held key asks for nothing
 
 
 class Chosen(NamedTuple):
@@ -67,6 +71,7 @@ class Asking(Frame):
         self.failure, self.dead, self.restart = "", False, False  # dead: the engine ended
         self.drawing = None  # a timer
         self.moved = False  # a drawing is due after the keys
+        self.pause = None  # a timer: the cursor moved and what it is on now is not asked for yet
         self.small, self.header = Line("small"), Line("header")
         self.status, self.footer = Line("status"), Line("footer")
 
@@ -93,7 +98,9 @@ class Asking(Frame):
 
     def go_on(self) -> None:
         """Run what the view wants, if it does not run, was not stopped and is not there; what else ran is let go."""
-        request = self.wanted()
+        if self.pause:
+            self.pause.stop()
+        self.pause, request = None, self.wanted()
         if request != self.running:
             self.let_go()
             if request is not None and request not in self.stopped and not self.is_known(request) and not self.dead:
@@ -101,6 +108,14 @@ class Asking(Frame):
                 self.running, self.progress = request, Progress(WAITING, math.nan)
                 self.run_worker(partial(self._ask, request), group="ask")
         self.draw()
+
+    def go_on_at_rest(self) -> None:
+        """Something else is looked at: drawn after the keys, asked for when the cursor rests."""
+        self.failure = self.failure if self.dead else ""
+        if self.pause:
+            self.pause.stop()
+        self.pause = self.set_timer(PAUSE, self.go_on)
+        self.draw_after_keys()
 
     def let_go(self) -> None:
         self.running = None
@@ -129,6 +144,31 @@ class Asking(Frame):
         if reply.kind != "cancelled":
             self.failure = words.failure(reply)
             self.dead = self.dead or reply.kind == "died"
+
+    def ask_token(self, question: str, top: Token | None, follow: Callable[[Token | None], None]) -> None:
+        """A dialog for the token to follow, `top` proposed; follow gets None where nothing was typed."""
+
+        def answer(line: str | None) -> None:
+            if line == "":
+                follow(None)
+            elif line and top is not None and line == top.text:
+                follow(top)
+            elif line:
+                self.run_worker(partial(self._find, from_line(line), follow), group="token", exclusive=True)
+
+        self.app.push_screen(Ask(question, top.text if top else ""), answer)
+
+    async def _find(self, text: str, follow: Callable[[Token | None], None]) -> None:
+        async with aclosing(self.app.engine.ask(FindToken(text))) as replies:
+            async for reply in replies:
+                match reply:
+                    case Token():
+                        follow(reply)
+                    case Failure(kind="died"):
+                        self.failure, self.dead = words.failure(reply), True
+                        self.draw_status()
+                    case Failure():
+                        self.say(words.failure(reply))
 
     # --------------------------------------------------------------------------------------------- keys
 

@@ -7,7 +7,6 @@ attribution_words.py draws and words it.
 
 from __future__ import annotations
 
-from contextlib import aclosing
 from functools import partial
 
 from rich.text import Text
@@ -16,14 +15,13 @@ from textual.app import ComposeResult
 from textual.containers import Container
 
 from stagescope import actions
-from stagescope.engine.protocol import Attribution, Failure, FindToken, TakeAttribution
+from stagescope.engine.protocol import Attribution, TakeAttribution
 from stagescope.engine.tokens import Token
-from stagescope.screens import attribution_words, words
-from stagescope.screens.ask import Ask
+from stagescope.screens import attribution_words
 from stagescope.screens.asking import Asking, Chosen, Looked
 from stagescope.screens.attribution_words import PANELS
 from stagescope.screens.sweep_words import wrapped
-from stagescope.screens.widgets.line import Line, from_line
+from stagescope.screens.widgets.line import Line
 from stagescope.screens.widgets.picture import Picture
 from stagescope.screens.widgets.tokens import TokenStrip
 from stagescope.text import visible
@@ -123,28 +121,8 @@ class AttributionScreen(Asking):
             token = int(known.tracked[self._index(known)])
             top = Token(token, known.texts.get(token, ""))
 
-        def answer(line: str | None) -> None:
-            if line == "":
-                self.follow(None)
-            elif line and top is not None and line == top.text:
-                self.follow(top)
-            elif line:
-                self.run_worker(partial(self._find, from_line(line)), group="token", exclusive=True)
-
         question = "Follow which token? A leading space counts; empty: the baseline's top. Enter, or esc."
-        self.app.push_screen(Ask(question, top.text if top else ""), answer)
-
-    async def _find(self, text: str) -> None:
-        async with aclosing(self.app.engine.ask(FindToken(text))) as replies:
-            async for reply in replies:
-                match reply:
-                    case Token():
-                        self.follow(reply)
-                    case Failure(kind="died"):
-                        self.failure, self.dead = words.failure(reply), True
-                        self.draw_status()
-                    case Failure():
-                        self.say(words.failure(reply))
+        self.ask_token(question, top, self.follow)
 
     def follow(self, token: Token | None) -> None:
         self.tracked = token.id if token else None

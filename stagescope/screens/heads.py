@@ -36,7 +36,6 @@ from stagescope.screens.widgets.line import Line
 from stagescope.screens.widgets.picture import Picture
 from stagescope.text import fit
 
-PAUSE = 0.15  # seconds the cursor rests before a pattern is asked for: a held key asks for nothing
 DETAIL = 3  # lines: the head and its score in two, where it looks in one
 AROUND = DETAIL + 5  # lines beside the panes: header, text, views, status, footer too
 KEPT = 32  # patterns: T x T numbers each
@@ -63,7 +62,6 @@ class HeadsScreen(Asking):
         self.latest: HeadPattern | None = None
         self.refused: dict[Request, str] = {}  # why there is no answer
         self.drawn_rows = range(0)  # which heads of the order stand in the table
-        self.pause = None  # a timer: the cursor moved and what it is on now is not asked for yet
 
         self.text_line, self.views, self.detail = Line("text"), Line("views"), Line("detail")
         self.table, self.grid, self.picture = Line("table"), Picture("grid"), Picture("pattern")
@@ -109,12 +107,6 @@ class HeadsScreen(Asking):
         super()._failed(request, reply)
         if reply.kind != "cancelled":
             self.refused[request] = words.failure(reply)
-
-    def go_on(self) -> None:
-        if self.pause:
-            self.pause.stop()
-        self.pause = None
-        super().go_on()
 
     def action_rest(self) -> None:
         """The search too, though a pattern may be wanted meanwhile."""
@@ -186,15 +178,7 @@ class HeadsScreen(Asking):
 
     def _look_at(self, head: tuple[int, int]) -> None:
         self.at = head
-        self._want()
-
-    def _want(self) -> None:
-        """Something else is looked at: asked for when the cursor rests."""
-        self.failure = self.failure if self.dead else ""
-        if self.pause:
-            self.pause.stop()
-        self.pause = self.set_timer(PAUSE, self.go_on)
-        self.draw_after_keys()
+        self.go_on_at_rest()
 
     def action_token_back(self) -> None:
         self._step(-1)
@@ -216,7 +200,7 @@ class HeadsScreen(Asking):
 
     def action_pieces(self, pieces: int | None = None) -> None:
         self.words_of = pieces or PIECES[(PIECES.index(self.words_of) + 1) % len(PIECES)]
-        self._want()
+        self.go_on_at_rest()
 
     def action_open(self) -> None:
         """Leave, with the head off."""

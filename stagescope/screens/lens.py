@@ -7,7 +7,6 @@ lens_words.py draws and words it.
 
 from __future__ import annotations
 
-from contextlib import aclosing
 from functools import partial
 
 from rich.text import Text
@@ -18,18 +17,15 @@ from textual.containers import Container
 from stagescope import actions
 from stagescope.engine.protocol import (
     LENSES,
-    Failure,
-    FindToken,
     LensCurves,
     TakeLens,
 )
 from stagescope.engine.tokens import Token
-from stagescope.screens import lens_words, words
-from stagescope.screens.ask import Ask
+from stagescope.screens import lens_words
 from stagescope.screens.asking import Asking, Chosen, Looked
 from stagescope.screens.lens_words import PANELS
 from stagescope.screens.sweep_words import wrapped
-from stagescope.screens.widgets.line import Line, from_line
+from stagescope.screens.widgets.line import Line
 from stagescope.screens.widgets.picture import Picture
 from stagescope.screens.widgets.tokens import TokenStrip
 from stagescope.text import visible
@@ -150,30 +146,13 @@ class LensScreen(Asking):
             token = int(self.curves.top_ids[self.lens, self.depth])
             top = Token(token, self.curves.texts.get(token, ""))
 
-        def answer(line: str | None) -> None:
-            if line == "":
-                self.ids = None
-                self.go_on()
-                self.say("following the output's top token")
-            elif line and top is not None and line == top.text:
-                self.follow(top)
-            elif line:
-                self.run_worker(partial(self._find, from_line(line)), group="token", exclusive=True)
-
         question = "Follow which token too? A leading space counts; empty: the output's top alone. Enter, or esc."
-        self.app.push_screen(Ask(question, top.text if top else ""), answer)
+        self.ask_token(question, top, lambda token: self.follow(token) if token else self._follow_top())
 
-    async def _find(self, text: str) -> None:
-        async with aclosing(self.app.engine.ask(FindToken(text))) as replies:
-            async for reply in replies:
-                match reply:
-                    case Token():
-                        self.follow(reply)
-                    case Failure(kind="died"):
-                        self.failure, self.dead = words.failure(reply), True
-                        self.draw_status()
-                    case Failure():
-                        self.say(words.failure(reply))
+    def _follow_top(self) -> None:
+        self.ids = None
+        self.go_on()
+        self.say("following the output's top token")
 
     def follow(self, token: Token) -> None:
         name = visible(token.text, self.ascii_only)

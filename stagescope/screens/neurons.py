@@ -34,7 +34,6 @@ from stagescope.text import fit
 
 FEW, MANY = 10, 50  # strongest of each class
 TOP = 8  # tokens promoted, and suppressed
-PAUSE = 0.15  # seconds the cursor rests before a layer is asked for: a held key asks for nothing
 DETAIL = 4  # lines: what a neuron is, what it does here, the tokens promoted, those suppressed
 AROUND = DETAIL + 4  # lines beside the two panes: header, about, status, footer too
 
@@ -61,7 +60,6 @@ class NeuronsScreen(Asking):
         self.census: Census | None = looked.census
         self.answers: dict[ShowNeurons, Neurons] = {}
         self.drawn_layers, self.drawn_rows = range(0), range(0)  # which lines stand in the panes
-        self.pause = None  # a timer: the cursor moved and what it is on now is not asked for yet
 
         self.about, self.detail = Line("about"), Line("detail")
         self.layer_pane, self.list_pane, self.plot_pane = Line("layers"), Line("list"), Picture("plot")
@@ -89,12 +87,6 @@ class NeuronsScreen(Asking):
         await super()._ask(request)
         if isinstance(request, TakeCensus) and self.census:
             self.call_later(self.go_on)  # to the neurons
-
-    def go_on(self) -> None:
-        if self.pause:
-            self.pause.stop()
-        self.pause = None
-        super().go_on()
 
     # ---------------------------------------------------------------------------------- what is looked at
 
@@ -152,15 +144,7 @@ class NeuronsScreen(Asking):
     def _look_at(self, layer: int | None) -> None:
         if layer != self.at_layer:
             self.at_layer, self.row = layer, 0
-            self._want()
-
-    def _want(self) -> None:
-        """Something else is looked at: asked for when the cursor rests."""
-        self.failure = self.failure if self.dead else ""
-        if self.pause:
-            self.pause.stop()
-        self.pause = self.set_timer(PAUSE, self.go_on)
-        self.draw_after_keys()
+            self.go_on_at_rest()
 
     def action_left(self) -> None:
         self.in_list = False
@@ -217,7 +201,7 @@ class NeuronsScreen(Asking):
 
     def action_more(self) -> None:
         self.most = FEW if self.most == MANY else MANY
-        self._want()
+        self.go_on_at_rest()
 
     def action_open(self) -> None:
         """Leave, with the MLP of the layer looked at switched off."""
