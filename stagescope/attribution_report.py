@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from stagescope.engine.protocol import Attribution
+from stagescope.engine.schedule import SWITCHING
 from stagescope.report import model_json, number
 from stagescope.sweep_report import LINE, sweep_head
 from stagescope.text import printable, visible
@@ -53,15 +54,23 @@ def repair(found: Attribution, position: int) -> dict[str, float]:
     }
 
 
+def is_repair(found: Attribution, position: int) -> bool:
+    """Whether what follows makes good a part of what an ablation took: own < 0 < self-repair <= -own. An edit that moves or
+    repeats layers takes nothing away that could be repaired, and what exceeds the loss is another effect."""
+    ablates = all(step.split()[0] in SWITCHING for step in found.schedule.split(";") if step.strip())
+    of = repair(found, position)
+    return ablates and of["own"] <= -SMALLEST and 0 < of["self_repair"] <= -of["own"]
+
+
 def repair_words(found: Attribution, position: int) -> str:
     """ "self-repair +0.80 undoes 38 % of the -2.10 of the edit: +0.75 by other sublayers, +0.05 by the final scale" """
     of = repair(found, position)
     own, rest = of["own"], of["self_repair"]
     by = f"{_signed(of['others'])} by other sublayers, {_signed(of['scale'])} by the final scale"
     if abs(own) < SMALLEST:
-        return f"the edit takes nothing by itself; what follows: {by}"
-    if own * rest > 0:
-        return f"no self-repair: what follows adds {_signed(rest)} to the {_signed(own)} of the edit: {by}"
+        return f"the edit changes nothing by itself; what follows: {by}"
+    if not is_repair(found, position):
+        return f"no self-repair: {_signed(own)} by the edit itself, {_signed(rest)} by what follows: {by}"
     return f"self-repair {_signed(rest)} undoes {-100 * rest / own:.0f} % of the {_signed(own)} of the edit: {by}"
 
 

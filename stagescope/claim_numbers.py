@@ -343,6 +343,7 @@ SIGNED = ("prediction", "suppression")
 def _probe(m: Measured) -> Probe:
     if isinstance(m.probe, Failure):
         raise NotMeasurable(m.probe.message.rstrip("."))
+    _signed(m)  # else there is no telling which neurons are of prediction, and which of suppression
     return m.probe
 
 

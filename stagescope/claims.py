@@ -57,7 +57,9 @@ def _judged(row: Row, measured: Measured) -> Claim:
         return _claim(row, OPEN, str(reason), ())
     asked = [one for one in numbers if one.asks]
     verdicts = [one.verdict for one in asked]
-    if NOT_HELD in verdicts:
+    if not asked:  # an edge that is no number
+        verdict, reason = OPEN, "what it is to be compared with has no value"
+    elif NOT_HELD in verdicts:
         verdict = row.otherwise
         reason = "; ".join(f"{one.name} is outside what is asked" for one in asked if one.verdict == NOT_HELD)
         reason += "" if verdict == NOT_HELD else ": one such model says nothing against “some models”"

@@ -13,6 +13,7 @@ from test_lens_report import HARMFUL, printed
 from stagescope.attribution_report import (
     attribution_json,
     attribution_text,
+    is_repair,
     repair_words,
     strongest,
 )
@@ -65,14 +66,16 @@ def test_json_has_every_number_and_they_add_up() -> None:
     ("given", "told"),
     [
         ((-2.0, 0.5, 0.25), "self-repair +0.75 undoes 38 % of the -2.00 of the edit: +0.50 by other sublayers, +0.25"),
-        ((1.0, -0.5, -0.75), "self-repair -1.25 undoes 125 % of the +1.00 of the edit"),
-        ((-1.0, -0.5, 0.0), "no self-repair: what follows adds -0.50 to the -1.00 of the edit: -0.50 by other"),
-        ((0.001, 0.5, 0.0), "the edit takes nothing by itself; what follows: +0.50 by other sublayers"),
+        ((1.0, -0.5, -0.75), "no self-repair: +1.00 by the edit itself, -1.25 by what follows"),  # nothing was taken
+        ((-1.0, 1.5, 0.0), "no self-repair: -1.00 by the edit itself, +1.50 by what follows"),  # more than was taken
+        ((-1.0, -0.5, 0.0), "no self-repair: -1.00 by the edit itself, -0.50 by what follows: -0.50 by other"),
+        ((0.001, 0.5, 0.0), "the edit changes nothing by itself; what follows: +0.50 by other sublayers"),
     ],
 )
 def test_self_repair_in_words(given: tuple[float, float, float], told: str) -> None:
     found = edited(*given)
     words = repair_words(found, AT)
+    assert not is_repair(replace(found, schedule="swap 0 1"), AT)  # takes nothing away
     assert words.startswith(told) and words in printed(attribution_text(found, AT, 80), 80)
 
 

@@ -162,7 +162,14 @@ def test_a_census_that_says_little_decides_nothing(changes, why):
     claims = world(**changes)
     for name in CENSUS[1:]:
         assert claims[name].verdict == OPEN and why in claims[name].reason
+    of_probe = OPEN if why != "too few" else HELD  # it chose its own neurons
+    assert claims["neurons-tell"].verdict == claims["ensembles-tell"].verdict == of_probe
     assert claims["lens-falls"].verdict == HELD
+
+
+def test_a_control_without_a_value_decides_nothing():
+    claims = world(random=float("nan"))
+    assert claims["neurons-tell"].verdict == OPEN and "no value" in claims["neurons-tell"].reason
 
 
 def test_one_document_has_no_interval_and_few_layers_no_middle():

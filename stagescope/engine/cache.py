@@ -41,6 +41,7 @@ from stagescope.engine.protocol import (
 )
 
 LIMIT_BYTES = 512 * 2**20
+MEANING = 2  # raised when an answer comes to mean something else, or has other shapes, within one version
 Findings = Evidence | LensCurves | Neurons | StageMap | HeadScores | HeadPattern | Attribution | Similarity | Probe
 Entry = Reading | Census | Sweep | Findings
 log = logging.getLogger(__name__)
@@ -48,7 +49,7 @@ log = logging.getLogger(__name__)
 
 def key(kind: str, *parts: Any) -> str:
     """Everything a result depends on, and the version that computed it, as a file name."""
-    text = json.dumps([__version__, kind, *parts], sort_keys=True, default=repr)
+    text = json.dumps([__version__, MEANING, kind, *parts], sort_keys=True, default=repr)
     return f"{kind}-{hashlib.sha256(text.encode()).hexdigest()[:32]}"
 
 

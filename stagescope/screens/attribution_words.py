@@ -10,6 +10,7 @@ import numpy as np
 from rich.text import Text
 from textual.content import Content
 
+from stagescope.attribution_report import is_repair
 from stagescope.engine.protocol import Attribution
 from stagescope.screens.sweep_words import CHOSEN, QUIET
 from stagescope.screens.widgets.glyphs import Glyphs
@@ -120,7 +121,7 @@ def sentence(attribution: Attribution, position: int, short: bool, glyphs: Glyph
         start = float(base.logit[position])
         told = f"{name} {_two(start)}{glyphs.arrow}{_two(logit)}"
         own, later = float(at.changes[at.edited].sum()), float(at.changes[~at.edited].sum())
-        named, by = edited_words(at.edited), "repaired by" if own * later < 0 and abs(later) <= abs(own) else "from"
+        named, by = edited_words(at.edited), "repaired by" if later > 0 and is_repair(run, position) else "from"
         parts = {f"{named} own" if short else f"own effect of {named}": own} if at.edited.any() else {}
         parts["later layers" if short else f"{by} later layers"] = later
         parts["scale" if short else "final norm's scale"] = float(run.scale[position])
