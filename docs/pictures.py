@@ -28,6 +28,13 @@ PICTURES = {
     "attention": ("", (120, 42), ["A", "v"]),
     "neurons": ("", (140, 42), ["n"]),
     "stages": ("", (160, 50), ["e"]),
+    "attribution": ("drop 20", (140, 42), ["D"]),
+    "column": ("drop 20", (140, 40), ["c"]),
+    "heads": ("", (140, 42), ["H"]),
+    "probe": ("", (140, 42), ["P"]),
+    "similarity": ("", (140, 42), ["B"]),
+    "head-sweep": ("", (120, 42), ["w", "v", "v", "v"]),
+    "neuron-sets": ("", (120, 42), ["w", "v", "v", "v", "v"]),
 }
 KEEP_SPACES = '<svg xml:space="preserve" '  # some renderers trim the no-break spaces a piece of text begins with
 PATIENCE = 300  # seconds for the model to load and the census to be taken, the first time
@@ -62,13 +69,13 @@ def complete(explore) -> bool:
 
 
 def figures() -> None:
-    """The paper's Figures 4 to 8 of the default model over the standard text: panels of the report, side by side on white.
+    """The paper's Figures 4 to 10 of the default model over the standard text: panels of the report, side by side on white.
     The first time takes minutes."""
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "paper.html"
         subprocess.run([sys.executable, "-m", "stagescope", "paper", "--out", str(report)], check=True)
         page = report.read_text("utf-8")
-    for number in range(4, 9):
+    for number in range(4, 11):
         figure = page[page.index(f'id="figure-{number}"') :].split("</section>")[0]
         panels = re.findall(r"<svg.*?</svg>", figure, re.DOTALL)
         sizes = [tuple(map(float, re.search(r'viewBox="0 0 (\S+) (\S+)"', panel).groups())) for panel in panels]

@@ -68,12 +68,20 @@ def stdin() -> bytes:
 
 
 def expect_file(file: str | None) -> None:
-    """Say that a file is missing before a model is loaded for it."""
+    """Say that a file is missing, or empty, before a model is loaded for it."""
+    if file in (None, "-"):
+        return
     try:
-        if file not in (None, "-") and stat.S_ISDIR(os.stat(file).st_mode):
+        found = os.stat(file)
+        if stat.S_ISDIR(found.st_mode):
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
     except OSError as error:
         raise unreadable(file, error) from error
+    if stat.S_ISREG(found.st_mode) and not found.st_size:
+        from stagescope.engine.documents import shown_name
+        from stagescope.engine.protocol import EngineError
+
+        raise EngineError("usage", f"{shown_name(file)} is empty.", "Give a text.")
 
 
 def expect_place(file: str | None, what: str) -> None:

@@ -24,6 +24,7 @@ from stagescope.engine.protocol import (
     Probe,
     ProbeScore,
 )
+from stagescope.engine.strongest import SIGNED
 
 HELD, NOT_HELD, OPEN = "held", "not held", "not measurable here"
 FEW_NEURONS = 20  # with fewer, a share of them says little
@@ -335,9 +336,6 @@ def ensembles_tell(m: Measured) -> list[Quantity]:
         Quantity(f"accuracy of {best.size} {best.kind} neurons together", "share", *_interval(best), alone.accuracy),
         Quantity(f"accuracy of {alone.kind} neuron {alone.layer}.{alone.index}", "share", *_interval(alone)),
     ]
-
-
-SIGNED = ("prediction", "suppression")
 
 
 def _probe(m: Measured) -> Probe:

@@ -18,6 +18,7 @@ from stagescope import head_grid
 from stagescope.curves import exactly, legend
 from stagescope.engine.protocol import CorpusSweep, Sweep
 from stagescope.plot import HEADS, SETS, TITLES, axes, marked, over, panel, series, set_name, title
+from stagescope.shades import SHADED, SHADES, shade, shade_key
 from stagescope.sweep_report import (
     by_prompt,
     corpus_line,
@@ -36,14 +37,13 @@ PANELS = ("kl_nats", "top1_same", "entropy_change_bits")
 LEAST_PANEL = 6  # lines: title, three of points, axis, ticks
 SIDE_BY_SIDE = 132  # cells: from here on the three panels stand in one row
 TRACE_STEPS = (0.05, 0.25, 0.5, 0.75)  # share of the baseline's p lost: where the next shade begins
-TRACE_SHADES = ("·░▒▓█", ".:=#@")
 HEAD_STEPS = {  # where the next shade begins, of what a head's absence changes
     "kl_nats": (0.001, 0.01, 0.1, 1.0),
     "top1_same": (0.05, 0.1, 0.25, 0.5),
     "entropy_change_bits": (0.01, 0.03, 0.1, 0.3),
 }
-RISING, FALLING = ("·░▒▓█", ".:*#@"), ("·-~=%", ".-~=%")
-UP, DOWN = "rgb(230,159,0)", "rgb(86,180,233)"
+RISING, FALLING = (SHADES[0], ".:*#@"), ("·-~=%", ".-~=%")  # "=" falls
+DOWN = "rgb(86,180,233)"
 OF_SETS = ("entropy_change_bits", "kl_nats", "top1_same")  # the question's measure first
 SVG_WIDTH, SVG_HEIGHT = 120, 49  # cells; lines of a block of three panels
 # As rich's own, but without fonts from the network, and with spaces kept: rsvg trims no-break spaces as well.
@@ -148,23 +148,23 @@ def heads(
     values = 1 - values if measure == "top1_same" else values
     steps, rising, falling = HEAD_STEPS[measure], RISING[ascii_only], FALLING[ascii_only]
 
-    def shade(value: float) -> tuple[str, str]:
+    def shaded(value: float) -> tuple[str, str]:
         step = bisect_right(steps, abs(value))
         if math.isnan(value) or not step:
             return " " if math.isnan(value) else rising[0], ""
-        return (rising[step], UP) if value > 0 else (falling[step], DOWN)
+        return (rising[step], SHADED) if value > 0 else (falling[step], DOWN)
 
     name = {"kl_nats": "KL, nats", "top1_same": "top-1 changed, share", "entropy_change_bits": "entropy change, bits"}[measure]
-    bounds = " ".join(f"{shade} {step:g}" for shade, step in zip(rising, (0, *steps), strict=True))
+    bounds = " ".join(f"{glyph} {step:g}" for glyph, step in zip(rising, (0, *steps), strict=True))
     key = f"from {bounds}"
     if measure == "entropy_change_bits":
-        key += "; down from " + " ".join(f"{shade} {step:g}" for shade, step in zip(falling[1:], steps, strict=True))
+        key += "; down from " + " ".join(f"{glyph} {step:g}" for glyph, step in zip(falling[1:], steps, strict=True))
     largest = sorted(zip(*np.nonzero(~np.isnan(values)), strict=True), key=lambda at: -abs(values[at]))
     side = [f"L{layer:<2} H{head:<2} {values[layer, head]:+.3g}" for layer, head in largest]
     if measure != "entropy_change_bits":
         side = [line.replace("+", "") for line in side]
     above = [Text.assemble((name, "bold"), f", one head off{' · ' * bool(averaged)}{averaged}"), Text(key, "dim")]
-    return head_grid.grid(values, shade, above, ["strongest", *side], chosen, width, height, ascii_only)
+    return head_grid.grid(values, shaded, above, ["strongest", *side], chosen, width, height, ascii_only)
 
 
 # ---------------------------------------------------------------------------------------- sets of neurons
@@ -233,10 +233,10 @@ def trace(
     for row in reversed(range(bottom, bottom + high)):
         line = Text(f"{row:3} ", "bold" if chosen and row == layer else "dim")
         for column in shown:
-            shade, style = _trace_shade(p[row, column], was, ascii_only)
+            glyph, style = _trace_shade(p[row, column], was, ascii_only)
             inner = cell - 3 if chosen == (row, column) else cell - 1
-            drawn = shade * inner if shade in TRACE_SHADES[ascii_only][1:] else shade.center(inner)
-            line.append(drawn if inner == cell - 1 else f"[{drawn}]", f"not dim {style}").append(" ")
+            drawn = glyph * inner if style == SHADED else glyph.center(inner)
+            line.append(drawn if inner == cell - 1 else f"[{drawn}]", f"not dim {style}" if style else "dim").append(" ")
         lines.append(line)
     left, right, above = first, n_tokens - first - wide, n_layers - bottom - high
     hidden = {"on the left": left, "on the right": right, "above": above, "below": bottom}
@@ -249,21 +249,18 @@ def trace(
 
 def _trace_shade(p: float, was: float, ascii_only: bool) -> tuple[str, str]:
     """Shade and style of a cell. Blank: not done."""
-    shades = TRACE_SHADES[ascii_only]
     if math.isnan(p - was):
         return " ", ""
     lost = 1 - p / was if was > 0 else 0.0
     if lost < -TRACE_STEPS[0]:
-        return "+", "rgb(86,180,233)"
-    step = bisect_right(TRACE_STEPS, lost)
-    return shades[step], "rgb(230,159,0)" if step else "dim"
+        return "+", DOWN
+    return shade(lost, TRACE_STEPS, ascii_only)
 
 
 def _trace_key(ascii_only: bool) -> Text:
     """Where each shade begins."""
-    bounds = ["0", *(f"{100 * step:.0f}" for step in TRACE_STEPS)]
-    shades = " ".join(f"{shade} {bound}" for shade, bound in zip(TRACE_SHADES[ascii_only], bounds, strict=True))
-    return Text(f"p lost from {shades} %  + gained", "dim")
+    key = shade_key(["0", *(f"{100 * step:.0f}" for step in TRACE_STEPS)], ascii_only)
+    return Text(f"p lost from {key} %  + gained", "dim")
 
 
 # ----------------------------------------------------------------------------------------------------- SVG

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
+from rich.cells import cell_len
 from rich.text import Text
 
 from stagescope.text import fit
@@ -75,6 +76,8 @@ def grid(
     }  # fmt: skip
     told = ", ".join(f"{n} {where}" for where, n in hidden.items() if n)
     more = f"{'~' if ascii_only else '…'} {told.replace(' ', ' more ', 1)}  " if told else ""
+    if cell_len(more) > width:
+        more = more.replace(" more", "").replace("on the ", "")
 
     side = side[: seen.high] if seen.listed and seen.high > 1 else []  # a heading alone says nothing
     lines = []
@@ -88,9 +91,14 @@ def grid(
         if len(lines) < len(side):
             line.append(f"   {side[len(lines)]}", "not dim not bold")
         lines.append(line)
-    apart = -(-4 // seen.cell)  # heads from number to number
-    numbered = [column for column in range(seen.first, seen.first + seen.wide) if column % apart == 0]
-    lead = " " * (NUMBERS + seen.cell * (-seen.first % apart))
-    marks = "".join(fit(f" {column}", seen.cell * apart) for column in numbered)
+    below = numbers(NUMBERS + 1, range(seen.first, seen.first + seen.wide), seen.cell)
     above = [Text.assemble(more, above[0]), *above[1:]][: seen.top]
-    return exactly([*above, *lines, Text(lead + marks, "dim")], width, height, ascii_only)
+    return exactly([*above, *lines, below], width, height, ascii_only)
+
+
+def numbers(left: int, columns: range, cell: int) -> Text:
+    """Numbers below columns of `cell` cells, the first `left` cells from the edge; as many as stay apart."""
+    apart = -(-4 // cell)
+    shown = [column for column in columns if column % apart == 0]
+    lead = " " * (left + cell * (-columns.start % apart))
+    return Text((lead + "".join(fit(f"{column}", cell * apart) for column in shown)).rstrip(), "dim")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from bisect import bisect_right
 from typing import Any
 
 import numpy as np
@@ -14,6 +13,7 @@ from rich.text import Text
 from stagescope.engine.protocol import HeadPattern, HeadScores
 from stagescope.evidence_report import weigh
 from stagescope.report import model_json, number, numbers
+from stagescope.shades import shade, shade_key
 from stagescope.sweep_report import LINE, sweep_head
 from stagescope.text import fit, printable, visible
 
@@ -21,7 +21,6 @@ SHOWN = 20  # heads in a table
 FEW = 50  # words: intervals of fewer are wide, and resamples of so few are too much alike
 EXAMPLES = 6  # words named below a table
 KEYS = 8  # tokens the last query looks at most
-SHADES, SHADES_ASCII = "·░▒▓█", ".:=#@"
 STEPS = (0.05, 0.2, 0.4, 0.7)  # weights from which each shade but the first is drawn
 LABEL = 12  # cells for a token beside its row
 
@@ -119,20 +118,10 @@ def examples(scores: HeadScores, ascii_only: bool = False) -> str:
 
 
 def strongest_keys(pattern: HeadPattern, query: int, most: int = KEYS) -> list[tuple[int, float]]:
-    """(key, weight) of those a query looks at most."""
+    """(key, weight) of those a query looks at most, greatest first; what is NaN is none."""
     row = pattern.pattern[query, : query + 1]
-    return [(int(key), float(row[key])) for key in np.argsort(-row, kind="stable")[:most]]
-
-
-def shade(weight: float, ascii_only: bool = False) -> str:
-    return (SHADES_ASCII if ascii_only else SHADES)[bisect_right(STEPS, weight)]
-
-
-def shade_key(ascii_only: bool = False) -> str:
-    """Where each shade begins."""
-    glyphs = SHADES_ASCII if ascii_only else SHADES
-    bounds = ["0", *(f"{100 * step:.0f}" for step in STEPS)]
-    return "weight from " + " ".join(f"{glyph} {bound}" for glyph, bound in zip(glyphs, bounds, strict=True)) + " %"
+    order = np.argsort(-row, kind="stable")[: max(most, 0)]
+    return [(int(key), float(row[key])) for key in order if not np.isnan(row[key])]
 
 
 # -------------------------------------------------------------------------------------------- plain text
@@ -180,16 +169,17 @@ def pattern_text(pattern: HeadPattern, width: int = LINE, ascii_only: bool = Fal
     if wide + 1 + label + cell * n_tokens <= width:
         for query, token in enumerate(tokens):
             row = pattern.pattern[query, : query + 1]
-            drawn = "".join(shade(weight, ascii_only).rjust(cell) for weight in row)
+            drawn = "".join(shade(weight, STEPS, ascii_only)[0].rjust(cell) for weight in row)
             lines.append(Text(f"{query:>{wide}} {fit(token, label, ascii_only)}{drawn}"))
         lines.append(Text(" " * (wide + 1 + label) + "".join(f"{key:>{cell}}" for key in range(n_tokens)), style="dim"))
-        lines.append(Text(f"a row a query, a column a key; {shade_key(ascii_only)}", style="dim"))
+        key = shade_key(["0", *(f"{100 * step:.0f}" for step in STEPS)], ascii_only)
+        lines.append(Text(f"a row a query, a column a key; weight from {key} %", style="dim"))
     else:
         lines.append(Text(f"{n_tokens} tokens are too many for a grid of {width} columns", style="dim"))
     lines.append(Text(f"from the last token, {n_tokens - 1} {fit(tokens[-1], 2 * LABEL, ascii_only).rstrip()}:"))
-    for key, weight in strongest_keys(pattern, n_tokens - 1):
+    for key, weight in (keys := strongest_keys(pattern, n_tokens - 1)):
         lines.append(Text(f"{weigh(weight):>6}  {key:>{wide}} {fit(tokens[key], 2 * LABEL, ascii_only).rstrip()}"))
-    return lines
+    return lines if keys else [*lines, Text("no number")]
 
 
 def _ends(low: float, high: float) -> str:

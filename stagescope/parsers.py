@@ -77,7 +77,7 @@ def command_parser(command: str) -> argparse.ArgumentParser:
         prog=f"stagescope {command}",
         allow_abbrev=False,
         parents=[_common()],
-        description=COMMANDS[command].capitalize() + ".",
+        description=_sentence(COMMANDS[command]),
     )
     if command == "read":
         parser.add_argument("prompt", metavar="PROMPT", help="text to read; - reads it from standard input")
@@ -102,7 +102,7 @@ def sweep_parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
         parents=[_common()],
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        description=f"{COMMANDS['sweep'].capitalize()}.\n\nkinds:\n{listing}",
+        description=f"{_sentence(COMMANDS['sweep'])}\n\nkinds:\n{listing}",
     )
     parser.add_argument("prompts", nargs="*", metavar="PROMPT", help="texts to sweep over; - is standard input")
     parser.add_argument("--corpus", metavar="FILE", help="a text or JSON lines with a field text, pooled; - likewise")
@@ -128,7 +128,7 @@ def stage_parser(command: str) -> argparse.ArgumentParser:
         prog=f"stagescope {command}",
         allow_abbrev=False,
         parents=[_common()],
-        description=COMMANDS[command].capitalize() + ".",
+        description=_sentence(COMMANDS[command]),
     )
     if command == "neurons":
         parser.add_argument("prompt", nargs="?", metavar="PROMPT", help="with --top: text whose activations are shown")
@@ -181,7 +181,7 @@ def cause_parser(command: str) -> argparse.ArgumentParser:
         prog=f"stagescope {command}",
         allow_abbrev=False,
         parents=[_common()],
-        description=COMMANDS[command].capitalize() + ".",
+        description=_sentence(COMMANDS[command]),
     )
     corpus = "a text or JSON lines with a field text; - is standard input (default: the help of Python)"
     match command:
@@ -230,7 +230,10 @@ def cause_arguments(command: str, words: list[str]) -> argparse.Namespace:
             "--corpus is for the search, without a PROMPT": args.corpus is not None and args.prompt is not None,
         }
     elif command == "probe":
-        wrong = {"--suffix is empty: give the end of a word": not args.suffix and not args.token}
+        wrong = {
+            "--suffix is empty: give the end of a word": not args.suffix and not args.token,
+            "--token names no token": "" in args.token,
+        }
     if mistake := next((mistake for mistake, holds in wrong.items() if holds), None):
         parser.error(mistake)
     return args
@@ -286,6 +289,11 @@ def _contradiction(args: argparse.Namespace) -> str | None:
         "--plot goes with the table, not with --json or --csv": args.plot and (args.json or args.csv),
     }
     return next((mistake for mistake, holds in wrong.items() if holds), None)
+
+
+def _sentence(text: str) -> str:
+    """Not capitalize(), which would write CKA small."""
+    return f"{text[0].upper()}{text[1:]}."
 
 
 def _head(text: str) -> tuple[int, int]:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from rich.text import Text
 
-from stagescope.curves import LEAST, MARKS, Curve, Mark, exactly, legend, plot
+from stagescope.curves import LEAST, MARKS, Curve, Mark, exactly, legend, plot, power_of_two
 from stagescope.engine.protocol import CorpusSweep, Sweep, SweepRow
 from stagescope.sweep_report import over_words, parts, summary
 from stagescope.sweep_units import one_layer
@@ -181,17 +181,8 @@ def axes(
         ends = (min(one.span[0] for one in drawn), max(one.span[1] for one in drawn))
     rule = chosen and (chosen[1], next((one.name for one in drawn if chosen[0] in (one.kind, one.name)), ""))
     look = {"scale": SCALES[measure], "ends": ends, "floor": np.nanmax([LEAST, noise])}
-    lines = plot(marked(drawn), width, height, rule=rule, ascii_only=ascii_only, **look)
-    return [*lines[:-1], _powers(lines[-1])] if lines and drawn and drawn[0].axis == SETS else lines
-
-
-def _powers(ticks: Text) -> Text:
-    """0, 1, 2 .. below an axis as the k they stand for, in the same places: 1, 2, 4 .."""
-    line = ""
-    for tick in re.finditer(r"\d+", ticks.plain):
-        k = str(2 ** int(tick[0]))
-        line = line.ljust(tick.start() - (len(k) - len(tick[0])) // 2) + k
-    return Text(line)
+    look["named"] = power_of_two if drawn and drawn[0].axis == SETS else str
+    return plot(marked(drawn), width, height, rule=rule, ascii_only=ascii_only, **look)
 
 
 def title(measure: str, axis: str) -> Text:

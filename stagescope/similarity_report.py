@@ -34,6 +34,11 @@ def nearest(found: Similarity, n: int) -> tuple[int, float] | None:
     return start, float(apart[start])
 
 
+def span_words(first: int, n: int) -> str:
+    """Layers as a schedule names them: 20, 20-23."""
+    return f"{first}" if n == 1 else f"{first}-{first + n - 1}"
+
+
 def blocks(found: Similarity, alike: float = ALIKE) -> list[tuple[int, int]]:
     """The depths in blocks (first, last), any two depths of one with a CKA of `alike` at least: each as long as it can
     be from the first depth on. Empty where there is no CKA."""
@@ -104,8 +109,7 @@ def nearest_words(found: Similarity, n: int) -> str:
     if not (where := nearest(found, n)):
         return ""
     start, distance = where
-    last = "" if n == 1 else f"-{start + n - 1}"
-    return f"{n:>3} layer{'s' if n > 1 else ' '}  {distance:.3f} over {start}{last}"
+    return f"{n:>3} layer{'s' if n > 1 else ' '}  {distance:.3f} over {span_words(start, n)}"
 
 
 def blocks_words(found: Similarity) -> str:

@@ -14,10 +14,10 @@ from typing import NamedTuple
 import numpy as np
 
 from stagescope.engine.protocol import CorpusSweep, Sweep, SweepRow
+from stagescope.engine.strongest import SIGNED as CLASSES
 from stagescope.sweep_report import summary
 from stagescope.text import printable
 
-CLASSES = ("prediction", "suppression")
 RANDOM = {name: f"random as {name}" for name in CLASSES}  # class -> variant of the sets that are its control
 QUESTION = "do suppression neurons sharpen?"
 

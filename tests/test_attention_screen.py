@@ -116,7 +116,7 @@ async def test_x_switches_the_head_under_the_cursor_off_and_starts_there():
         await press(pilot, "home", "v", "up", "right")
         assert "off" in footer(pilot.app)
         await press(pilot, "x")
-        await until(pilot, lambda: pilot.app.results == [Chosen("head-off 1.1", PROMPT, None)])
+        await until(pilot, lambda: pilot.app.results == [Chosen("head-off 1.1", PROMPT, None, adds=True)])
     async with running(schedule="head-off 5.3") as (screen, pilot, _):
         assert (screen.at_layer, screen.at_head) == (5, 3)
 

@@ -15,6 +15,7 @@ from stagescope.engine import fake_causes
 from stagescope.engine.fake import FakeEngine
 from stagescope.engine.protocol import Failure, FindHeads, ShowPattern
 from stagescope.engine.tokens import Token
+from stagescope.heads_report import strongest_keys
 from stagescope.screens import heads_words
 from stagescope.screens.asking import Chosen
 from stagescope.screens.heads import HeadsScreen
@@ -136,7 +137,7 @@ async def test_in_the_grid_arrows_move_among_layers_and_heads_and_enter_switches
         assert screen.chosen == (0, 0)
         await press(pilot, "end", "down")
         await pilot.press("enter")
-        await until(pilot, lambda: pilot.app.results == [Chosen("head-off 10.3", PROMPT, None)])
+        await until(pilot, lambda: pilot.app.results == [Chosen("head-off 10.3", PROMPT, None, adds=True)])
 
 
 async def test_a_click_chooses_a_head_and_a_token():
@@ -194,7 +195,7 @@ def test_shades_follow_the_weights_and_bars_stand_for_one_row_where_a_grid_has_n
     assert lines[1:4] == ["   0 ·t0 ███", "▸  1 ·t1 ███▒▒▒", "   2 ·t2  ·    ▒▒▒"]
     assert "from 1 ·t1" in lines[6]
     assert [line.split()[:3] for line in lines[7:9]] == [["0", "·t0", ".750"], ["1", "·t1", ".250"]]
-    assert heads_words.strongest_keys(small, 2, 9) == [(2, pytest.approx(0.2)), (0, pytest.approx(0.01))]
+    assert strongest_keys(small, 2, 9) == [(2, pytest.approx(0.2)), (0, pytest.approx(0.01))]
     many = pattern_of(100)
     lines = heads_words.pattern(many, 60, True, 40, 12, glyphs.ASCII).plain.split("\n")
     best = int(many.pattern[60].argmax())

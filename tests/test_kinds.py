@@ -72,7 +72,7 @@ def test_every_row_is_canonical_and_can_be_carried_out(kind, n_layers):
 def test_how_many_rows_each_kind_has(n_layers):
     spans = max((n_layers - 2) // 2, 0)
     known = {"n_positions": 4, "n_heads": 3, "census": census(n_layers)}
-    prediction, suppression = (len(members(known["census"], name)) for name in kinds.CLASSES)
+    prediction, suppression = (len(members(known["census"], name)) for name in strongest.SIGNED)
     singly = min(prediction, 20), min(suppression, 20)
     sets = sum(k <= n for n in (prediction, suppression) for k in kinds.TOGETHER)
     assert {kind: len(entries(kind, n_layers, **known)) for kind in KINDS} == {
@@ -181,13 +181,14 @@ def test_neurons_are_the_strongest_of_each_class_and_random_ones_of_their_layers
     found = census(6)
     for layer in (None, 2):
         rows = entries("neurons", 6, census=found, layer=layer)
-        by_variant = {name: [off(row)[0] for row in rows if row.variant == name] for name in (*kinds.CLASSES, "random")}
+        variants = (*strongest.SIGNED, "random")
+        by_variant = {name: [off(row)[0] for row in rows if row.variant == name] for name in variants}
         assert all(off(row) == [(row.layer, row.index)] for row in rows)
-        for name in kinds.CLASSES:
+        for name in strongest.SIGNED:
             here = [at for at in members(found, name) if layer in (None, at[0])]
             ranked = sorted(here, key=lambda at: -found.kurtosis[at])
             assert by_variant[name] == ranked[:20]
-        taken = Counter(at for name in kinds.CLASSES for at, _ in by_variant[name])
+        taken = Counter(at for name in strongest.SIGNED for at, _ in by_variant[name])
         assert not set(by_variant["random"]) & (members(found, "prediction") | members(found, "suppression"))
         assert Counter(at for at, _ in by_variant["random"]) <= taken
         assert len(set(by_variant["random"])) == min(20, taken.total())
@@ -198,7 +199,7 @@ def test_sets_grow_and_their_controls_are_of_the_same_layers_in_the_same_numbers
     found = census(6)
     strong = members(found, "prediction") | members(found, "suppression")
     rows = entries("neuron-sets", 6, census=found)
-    for name in kinds.CLASSES:
+    for name in strongest.SIGNED:
         sets = {row.index: off(row) for row in rows if row.variant == name}
         assert list(sets) == [k for k in kinds.TOGETHER if k <= len(members(found, name))]
         controls = [row for row in rows if row.variant == f"random as {name}"]

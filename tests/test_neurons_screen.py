@@ -114,7 +114,7 @@ async def test_escape_cancels_r_goes_on_and_a_failure_is_told():
     async with running(engine, settle=False) as (screen, pilot, _):
         await until(pilot, lambda: screen.running)
         await press(pilot, "escape")
-        await until(pilot, lambda: "not asked for: r goes on" in drawn(pilot.app) and "idle" in drawn(pilot.app))
+        await until(pilot, lambda: "stopped: r goes on" in drawn(pilot.app) and "idle" in drawn(pilot.app))
         engine.gates.clear()
         engine.failures[ShowNeurons] = [Failure("memory", "out of memory.", "Use bf16.")]
         await press(pilot, "r")
@@ -141,7 +141,7 @@ async def test_every_key_does_what_the_help_says():
         "token_back": (["right"], lambda s: " at 4 " in drawn(s.app)),
         "token_forward": (["right", "[", "["], lambda s: " at 4 " in drawn(s.app)),
         "neuron_off": (["right", "down"], lambda s: s.app.results == [
-            Chosen(f"neuron-off {s.listed()[1][0].layer}.{s.listed()[1][0].index}", PROMPT, None)
+            Chosen(f"neuron-off {s.listed()[1][0].layer}.{s.listed()[1][0].index}", PROMPT, None, adds=True)
         ]),
         "open": (["down", "down"], lambda s: s.app.results == [Chosen("mlp-off 10", PROMPT, None)]),
         "view": ([], lambda s: "kurtosis by skew" in drawn(s.app)),

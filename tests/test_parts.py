@@ -174,3 +174,6 @@ def test_a_layer_without_heads_loads_and_refuses_by_name(tmp_path, monkeypatch) 
     runner.run(net, prompt.begun, prompt.root, [plan(net, "neuron-off 2.5")])
     with pytest.raises(EngineError, match="layer 2 of this model has no heads"):
         runner.run(net, prompt.begun, prompt.root, [plan(net, "head-off 2.1")])
+    *_, averages_ = averages.over(net, TEXT, "random tokens")
+    with pytest.raises(EngineError, match="layer 2 of this model has no heads"):
+        runner.run(net, prompt.begun, prompt.root, [plan(net, "head-off 2.1 mean")], averages_)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from dataclasses import replace
 from pathlib import Path
 
@@ -195,6 +196,21 @@ def test_a_positive_is_a_form_of_a_word():
     positives, others = probe_contexts.forms(spelled, "ed")
     assert {spelled[token] for token in positives} == {" walked"}
     assert {spelled[token] for token in others} == {" walk", " walks", " walking"}
+
+
+def test_the_threshold_is_the_lowest_of_the_best_at_any_number_of_contexts():
+    draw = np.random.default_rng(0)
+    for n in (2, 5, 40):
+        values, truth = draw.integers(0, 8, n) / 4, draw.random(n) < 0.5
+        known = np.unique(values)
+        cuts = [known[0], *(known[1:] + known[:-1]) / 2]
+        right = [((values >= cut) == truth).sum() for cut in cuts]
+        assert probe.threshold(values, truth) == cuts[int(np.argmax(right))]
+    values = draw.random(3000)
+    tracemalloc.start()
+    assert abs(probe.threshold(values, values > 0.3) - 0.3) < 0.01
+    assert tracemalloc.get_traced_memory()[1] < 100 * values.nbytes  # 750 times where all are compared with all
+    tracemalloc.stop()
 
 
 @settings(max_examples=40, deadline=None)

@@ -47,7 +47,7 @@ async def test_progress_escape_and_r():
     async with running(engine, settle=False) as (screen, pilot, _):
         await until(pilot, lambda: "measuring 10 %" in drawn(pilot.app) and "esc cancels" in drawn(pilot.app))
         await pilot.press("v", "down", "c", "right", "enter", "escape")  # with nothing to draw
-        await until(pilot, lambda: "not asked for: r goes on" in drawn(pilot.app) or screen.view == "ensembles")
+        await until(pilot, lambda: "stopped: r goes on" in drawn(pilot.app) or screen.view == "ensembles")
         assert not screen.running and not pilot.app.results and engine.requests == [TakeProbe()]
         engine.gates.clear()
         engine.failures[TakeProbe] = [Failure("died", "The engine stopped.")]
@@ -105,7 +105,7 @@ async def test_every_key_does_what_the_help_says():
         await pilot.press("escape", "v", "c", "down")
         one = probe_words.ranked(screen.probe, "suppression")[1]
         await pilot.press("enter")
-        await until(pilot, lambda: pilot.app.results == [Chosen(f"neuron-off {one.layer}.{one.index}", PROMPT, None)])
+        await until(pilot, lambda: pilot.app.results == [Chosen(f"neuron-off {one.layer}.{one.index}", PROMPT, None, adds=True)])
 
 
 async def test_a_click_chooses_a_neuron_a_class_and_a_size():
@@ -156,8 +156,8 @@ def test_curves_stand_at_their_accuracy_and_what_is_no_number_is_not_drawn():
     probe = replace(probe, neurons=(), ensembles=tuple(ensembles), argmax=replace(probe.argmax, accuracy=math.nan))
     lines = probe_words.curves(probe, 2, 60, 12, glyphs.ASCII).plain.split("\n")
     at = {line[:6].strip(): line.index("o", 7) for line in lines[1:-1] if "o" in line[7:] and line[:6].strip()}
-    assert len(lines) == 12 and set(at) == {"100 %", "75 %", "50 %"} and "model's top" not in lines[0]
-    assert [lines[-1].index(k) for k in ("2", "4", "8")] == [at["50 %"], at["75 %"], at["100 %"]]
+    assert len(lines) == 12 and set(at) == {"100", "75", "50"} and "model's top" not in lines[0]
+    assert [lines[-1].index(k) for k in ("2", "4", "8")] == [at["50"], at["75"], at["100"]]
     assert any(line.count("-") > 30 for line in lines[2:6])  # the model's mass, from end to end
     empty = replace(probe, ensembles=(), mass=replace(probe.mass, accuracy=math.nan))
     assert len(probe_words.curves(empty, 1, 60, 12, glyphs.ASCII).plain.split("\n")) == 12

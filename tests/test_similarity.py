@@ -203,6 +203,17 @@ def test_an_answer_is_kept_until_the_text_changes(engine, tmp_path) -> None:
         asked(Texts(("the same", "the same")))
 
 
+def test_a_text_that_changes_while_it_is_measured_is_measured_again(engine, tmp_path) -> None:
+    file = tmp_path / "text.txt"
+    file.write_text("\n\n".join(tiny_models.TEXT))
+    request = TakeSimilarity(Texts(file=str(file), window=32))
+    for reply in engine.answer(request):
+        if isinstance(reply, Progress) and reply.done > similarity.OF_RUNS:  # read to its end
+            file.write_text(tiny_models.TEXT[0])
+    found = list(engine.answer(request))[-1]
+    assert not found.cached and found.documents < reply.documents
+
+
 def test_what_does_not_fit_is_left_out_by_name_and_not_kept(engine, monkeypatch) -> None:
     run, longest = blocks.block, len(encode(engine.tokenizer, PROMPTS[0], None))
 

@@ -138,7 +138,7 @@ def items_of(engine: LocalEngine, request: FindHeads) -> list[piece_words.Item]:
 
 def test_the_planted_joiner_is_found_and_the_head_of_fixed_offset_is_not(planted, file) -> None:
     scores = take(planted, FindHeads(str(file)))
-    assert scores.words > 30 and scores.held_words > 15 and scores.ranked()[0] == JOINER
+    assert scores.words >= 20 and scores.held_words >= 10 and scores.ranked()[0] == JOINER
     mean, low, high = scores.score[JOINER]
     assert mean > 0.5 and 0 < low <= mean <= high and scores.held[JOINER][1] > 0.5
     assert scores.joined[FIXED] > 0.9 and scores.control[FIXED] > 0.9
@@ -191,6 +191,16 @@ def test_between_two_replies_no_hook_is_left_and_a_reading_is_right(planted, fil
     before = [len(point._forward_hooks) for point in points]
     for _ in subjoiners.take(planted.net, planted.info, planted.request, FindHeads(str(file)), planted.tokenizer):
         assert [len(point._forward_hooks) for point in points] == before
+
+
+def test_a_pattern_that_overflowed_is_no_layer_without_one(planted, file) -> None:
+    point = planted.net.bridge.blocks[JOINER[0]].attn.hook_q
+    query = point.register_forward_hook(lambda _module, _inputs, q: q * np.nan)
+    try:
+        why = failure(take, planted, FindHeads(str(file)))
+    finally:
+        query.remove()
+    assert "layer 1 are not numbers" in why.message and "float32" in why.hint
 
 
 # ---------------------------------------------------------------------------------------------- the words

@@ -51,17 +51,8 @@ def uniform(which: Tensor) -> Tensor:
 
 def block(net: Network, begun: Start, layer: int, x: Tensor, which: Tensor) -> tuple[Passed, Tensor | None]:
     """Run a block on x [B, T, D], and the sums [B, H, 13] of its pattern; None where it has none to show, as layers
-    without attention do: their norms and lens are evidence all the same.
-
-    The hook lives no longer than the call: between two calls the network serves readings.
-    """
+    without attention do: their norms and lens are evidence all the same."""
     seen: list[Tensor] = []
-    point = getattr(getattr(net.bridge.blocks[layer], "attn", None), "hook_pattern", None)
-    if point is None:
-        return blocks.block(net, begun, layer, x), None
-    handle = point.register_forward_hook(lambda _module, _inputs, pattern: seen.append(reduced(pattern, which)))
-    try:
+    with blocks.watching(net.pattern(layer), lambda pattern: seen.append(reduced(pattern, which))):
         passed = blocks.block(net, begun, layer, x)
-    finally:
-        handle.remove()
     return passed, seen[0] if seen else None

@@ -55,9 +55,9 @@ def recalled(request: TakeAttribution, info: ModelInfo, load: Load, tokenizer: A
     for dtype, device in question.machines(info, load):
         found = cache.get(_key(request, asked, info, dtype, device))
         if isinstance(found, Attribution):  # the same numbers may have been asked for under another name
-            model = replace(found.model, name=info.name, source=info.source, prefix=info.prefix)
-            base = found.baseline and replace(found.baseline, model=model, prompt=request.prompt)
-            return replace(found, model=model, prompt=request.prompt, schedule=str(asked.schedule), baseline=base)
+            base = found.baseline and replace(question.as_asked(found.baseline, info), prompt=request.prompt)
+            found = question.as_asked(found, info)
+            return replace(found, prompt=request.prompt, schedule=str(asked.schedule), baseline=base)
     return None
 
 

@@ -36,8 +36,8 @@ class Averages:
     mlp: Tensor  # [L, 2, D]
     activation: Tensor  # [L, M] float64 on the CPU: mean activation, position 0 left out
     magnitude: Tensor  # [L, M] the same of its absolute value
-    heads: tuple[Tensor | None, ...] = ()  # L of [2, H * d_head] float32: what W_O reads, at position 0 and all others
-    neurons: tuple[Tensor | None, ...] = ()  # L of [2, M] float32: activations at position 0 and all others
+    heads: tuple[Tensor, ...] = ()  # L of [2, H * d_head] float32: what W_O reads, likewise; [2, 0] without heads
+    neurons: tuple[Tensor, ...] = ()  # L of [2, M] float32: activations at position 0 and all others
 
 
 def measure(net: Network, prefix_id: int | None) -> Generator[Progress | Averages, None, None]:
@@ -61,7 +61,7 @@ def over(net: Network, ids: Tensor, text: str) -> Generator[Progress | Averages,
     attn, mlp = (torch.zeros(net.n_layers, 2, net.d_model, dtype=torch.float64) for _ in range(2))
     magnitude = torch.zeros(net.n_layers, net.d_mlp, dtype=torch.float64)
     neurons = torch.zeros(net.n_layers, 2, net.d_mlp, dtype=torch.float64)
-    heads: list[Tensor | None] = [None] * net.n_layers
+    heads = [torch.zeros(2, 0, dtype=torch.float64)] * net.n_layers
     began, done = time.monotonic(), 0
     for batch in ids.split(CUDA_ROWS if net.device.type == "cuda" else 1):
         begun = blocks.start(net, batch)
@@ -74,7 +74,7 @@ def over(net: Network, ids: Tensor, text: str) -> Generator[Progress | Averages,
             neurons[layer] += _sink_and_rest(post)
             magnitude[layer] += _total(post[:, 1:].abs())
             if z is not None:
-                heads[layer] = _sink_and_rest(z) + (0 if heads[layer] is None else heads[layer])
+                heads[layer] = _sink_and_rest(z) + (heads[layer] if heads[layer].numel() else 0)
             done += len(batch)
             yield progress(STAGE, began, done / (n_windows * net.n_layers))
     n_tokens = n_windows * (length - 1)
@@ -86,7 +86,7 @@ def over(net: Network, ids: Tensor, text: str) -> Generator[Progress | Averages,
         mlp=(mlp / counts).float().to(net.device),
         activation=neurons[:, 1] / n_tokens,
         magnitude=magnitude / n_tokens,
-        heads=tuple(total if total is None else (total / counts).float().to(net.device) for total in heads),
+        heads=tuple((total / counts).float().to(net.device) for total in heads),
         neurons=tuple((neurons / counts).float().to(net.device)),
     )
 
@@ -95,20 +95,11 @@ def _block(
     net: Network, begun: blocks.Start, layer: int, x: Tensor
 ) -> tuple[blocks.Passed, Tensor | None, Tensor]:
     """One block, what its heads give to W_O [B, T, H * d_head] (None without heads), its neurons' activations
-    [B, T, M]. The hooks live no longer than the call: between two calls the network serves readings."""
-    seen: dict[str, Tensor] = {}
-    hook_points = {"heads": net.head_outputs(layer), "neurons": net.post_activation(layer)}
-    handles = [
-        point.register_forward_hook(lambda _module, _inputs, output, name=name: seen.update({name: output}))
-        for name, point in hook_points.items()
-        if point is not None
-    ]
-    try:
+    [B, T, M]."""
+    z, post = [], []
+    with blocks.watching(net.head_outputs(layer), z.append), blocks.watching(net.post_activation(layer), post.append):
         passed = blocks.block(net, begun, layer, x)
-    finally:
-        for handle in handles:
-            handle.remove()
-    return passed, seen.get("heads"), seen["neurons"]
+    return passed, z[0] if z else None, post[0]
 
 
 def _sink_and_rest(contribution: Tensor) -> Tensor:

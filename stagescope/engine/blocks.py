@@ -7,7 +7,8 @@ equals the plain forward to 6e-7 on gpt2, neox, phi, llama, qwen2, gemma3 and ol
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -66,6 +67,10 @@ class Network:
     def head_outputs(self, layer: int):
         """Hook point [B, T, H * d_head]: what W_O reads, head after head; None where a layer has none."""
         return getattr(getattr(self.bridge.blocks[layer], "attn", None), "hook_z", None)
+
+    def pattern(self, layer: int):
+        """Hook point [B, H, T, T]: where each head looks; None where a layer has no pattern to show."""
+        return getattr(getattr(self.bridge.blocks[layer], "attn", None), "hook_pattern", None)
 
 
 @dataclass
@@ -130,6 +135,22 @@ def _replaced(values: Tensor, off: Sequence[PartsOff], width: int) -> Tensor:
         at = slice(None) if positions is None else torch.tensor(positions, device=values.device)[:, None]
         values[row][at, columns] = 0.0 if mean is None else mean.to(values)[at, columns]
     return values
+
+
+@contextmanager
+def watching(point: Any | None, keep: Callable[[Tensor], object]) -> Iterator[None]:
+    """`keep` is given what comes by a hook point; None: nothing does. For one block call and no longer: between two
+    calls the network serves readings."""
+
+    def hook(_module, _inputs, output: Tensor) -> None:  # what it returned would replace the output
+        keep(output)
+
+    handle = None if point is None else point.register_forward_hook(hook)
+    try:
+        yield
+    finally:
+        if handle is not None:
+            handle.remove()
 
 
 def _inner(net: Network, layer: int):

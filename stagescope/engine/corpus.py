@@ -23,6 +23,7 @@ import numpy as np
 from stagescope.engine import bookmark, cache, kinds, pool, question, standard_text, sweep
 from stagescope.engine.bookmark import Done
 from stagescope.engine.documents import Document, Skipped, documents, limited, shown_name
+from stagescope.engine.progress import told
 from stagescope.engine.protocol import (
     Census,
     CorpusSweep,
@@ -146,7 +147,9 @@ def sweep_corpus(
     try:
         while group := _take(numbered, net.device.type):
             texts = [item for _, item in group if isinstance(item, Document)]
-            values = yield from _told(_run(net, texts, plans, averages), _within(progress, done, group, first))
+            at = _within(progress, done, group, first)
+            yield at(0.0)
+            values = yield from told(_run(net, texts, plans, averages), at)
             changed = False  # a ctrl+c in the midst of it: what is on disk stays
             _add(done, digest, group, values, plans, first)
             changed = True
@@ -250,11 +253,7 @@ def _run(
     values = []
     for number, text in enumerate(texts):
         steps = _run(net, [text], plans, averages)
-        try:
-            while True:
-                yield (number + next(steps)) / len(texts)
-        except StopIteration as end:
-            values += end.value
+        values += yield from told(steps, lambda fraction, before=number: (before + fraction) / len(texts))
     return values
 
 
@@ -332,17 +331,6 @@ def _within(
     return lambda fraction: progress(done.tokens + fraction * n_tokens, done.end + fraction * n_bytes)
 
 
-def _told(steps: Generator[float, None, list], at: Callable[[float], Progress]) -> Generator[Progress, None, list]:
-    """Take the steps, with Progress before the first and after each."""
-    fraction = 0.0
-    while True:
-        yield at(fraction)
-        try:
-            fraction = next(steps)
-        except StopIteration as ended:
-            return ended.value
-
-
 def _answer(done: Done, request: SweepCorpus, rows: tuple[SweepRow, ...], info: ModelInfo) -> CorpusSweep:
     n = len(done.pool.sums)
     of = f"{n} document{'s' * (n != 1)}"
@@ -365,8 +353,7 @@ def _answer(done: Done, request: SweepCorpus, rows: tuple[SweepRow, ...], info: 
 
 def _kept(done: Done, request: SweepCorpus, rows: tuple[SweepRow, ...], info: ModelInfo) -> CorpusSweep:
     """The answer of a finished sweep: of the model as it was loaded then, under the name it is asked for now."""
-    model = replace(done.model, name=info.name, source=info.source, prefix=info.prefix)
-    return replace(_answer(done, request, rows, model), cached=True)
+    return replace(question.as_asked(_answer(done, request, rows, done.model), info), cached=True)
 
 
 def _key(request: SweepCorpus, rows: tuple[SweepRow, ...], info: ModelInfo, dtype: str, device: str) -> str:

@@ -54,8 +54,7 @@ def recalled(request: TakeEvidence, info: ModelInfo, load: Load, tokenizer: Any)
     for dtype, device in question.machines(info, load):
         found = cache.get(_key(request, what, info, dtype, device)) or cache.get(_key(wider, what, info, dtype, device))
         if isinstance(found, Evidence):
-            model = replace(found.model, name=info.name, source=info.source, prefix=info.prefix)
-            return replace(found, model=model, source=source_of(request))
+            return replace(question.as_asked(found, info), source=source_of(request))
     return None
 
 

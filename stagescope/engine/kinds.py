@@ -49,7 +49,6 @@ KINDS = {
 OF_LAYER = ("heads", "neurons")  # kinds that can be asked for of one layer
 OF_PARTS = ("heads", "neurons", "neuron-sets")  # kinds that take parts of layers out
 OF_CENSUS = ("neurons", "neuron-sets")  # kinds whose rows a census decides
-CLASSES = ("prediction", "suppression")
 SINGLY = 20  # neurons of each class, and random ones
 TOGETHER = (1, 2, 4, 8, 16, 32, 64, 128)
 CONTROLS = 3  # seeds of the random neurons of each set
@@ -241,8 +240,8 @@ def _strongest(census: Census, layer: int | None, most: int) -> dict[str, list[N
         share = f"{census.null_above:.1%} of random directions have kurtosis > 10"
         reason = f"the vocabulary of {printable(census.model)} is degenerate ({share}), so its census tells no classes"
         raise EngineError("usage", f"{reason}.", "Switch off neurons by name: neuron-off 5.101.")
-    picked = strongest.pick(census, census.d_mlp, layer, most)  # the width bears on partition candidates alone
-    found = {name: [neuron for kind, neuron in picked if kind == name] for name in CLASSES}
+    signed = strongest.signed(census)
+    found = {name: strongest.ranked(members, census.kurtosis, layer, most) for name, members in signed.items()}
     if not any(found.values()):
         reason = f"the census of {printable(census.model)} has no prediction and no suppression neuron{where}"
         raise EngineError("usage", f"{reason}.", "Switch off neurons by name: neuron-off 5.101.")
@@ -253,8 +252,8 @@ def _controls(census: Census, neurons: Sequence[Neuron], seed: int) -> list[Neur
     """For each neuron another of its layer, of neither class, none twice; fewer where a layer has no more."""
     from stagescope.engine import strongest
 
-    members = strongest.classes(census, census.d_mlp)
-    free = ~(members["prediction"] | members["suppression"])
+    prediction, suppression = strongest.signed(census).values()
+    free = ~(prediction | suppression)
     ordinary = {layer: free[layer].nonzero()[0].tolist() for layer, _ in neurons}
     draw = random.Random(seed).random  # the same in every version of Python
     return [(at, left.pop(int(draw() * len(left)))) for at, _ in neurons if (left := ordinary[at])]

@@ -126,8 +126,7 @@ def recalled(asked: Question, request: TakeLens, info: ModelInfo, load: Load) ->
     for dtype, device in question.machines(info, load):
         found = cache.get(key(asked, request, info, dtype, device))
         if isinstance(found, LensCurves):  # the same numbers may have been asked for under another name
-            model = replace(found.model, name=info.name, source=info.source, prefix=info.prefix)
-            return replace(found, model=model, prompt=request.prompt, schedule=str(asked.schedule))
+            return replace(question.as_asked(found, info), prompt=request.prompt, schedule=str(asked.schedule))
     return None
 
 

@@ -75,15 +75,9 @@ def take(
     before = asked.plan[: _place(asked, request.layer)]
     runner.run(net, prompt.begun, prompt.root, [before], averages, checkpoint)
     x = runner.path(prompt.root, before)[-1].x[None]
-    seen = []
-    if point := getattr(getattr(net.bridge.blocks[request.layer], "attn", None), "hook_pattern", None):
-        handle = point.register_forward_hook(
-            lambda _module, _inputs, pattern: seen.append(pattern[0, request.head].float().cpu())
-        )
-        try:  # the hook lives no longer than the call
-            blocks.block(net, prompt.begun, request.layer, x)
-        finally:
-            handle.remove()
+    seen, point = [], net.pattern(request.layer)
+    with blocks.watching(point, lambda pattern: seen.append(pattern[0, request.head].float().cpu())):
+        blocks.block(net, prompt.begun, request.layer, x)
     if not seen:
         why = f"layer {request.layer} of {info.name} has no attention pattern."
         raise EngineError("error", why, "Try another layer.")

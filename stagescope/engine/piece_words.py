@@ -42,13 +42,13 @@ class Item:
 
 
 def find(request: FindHeads, info: ModelInfo, tokenizer: Any) -> Generator[float, None, list[Item]]:
-    """At most MOST words of `request.pieces` tokens, no word twice, whatever its case; those searched first. Words and
-    controls that are searched are not held out. On the way the fraction of the text that was read, NaN where unknown.
+    """At most MOST words of `request.pieces` tokens; those searched first. No two differ in their last piece or in case alone:
+    syntactical is no news after syntactically. Words and controls that are searched are not held out. On the way the fraction of the text that was read, NaN where unknown.
 
     Seeded: the same text gives the same items. Raises EngineError: what `documents` raises, "usage" for too few words.
     """
     head = () if info.prefix is None else (info.prefix.id,)
-    found: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {}  # in one case -> context, pieces
+    found: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {}  # all but the last piece, in one case -> context, pieces
     ones: Counter[int] = Counter()
     spelled: dict[int, str] = {}
     for ids, done in _texts(request.file, info, tokenizer, head):
@@ -58,7 +58,7 @@ def find(request: FindHeads, info: ModelInfo, tokenizer: Any) -> Generator[float
             if end - first == 1:
                 ones[ids[first]] += 1
             elif end - first == request.pieces and first >= CONTEXT:
-                word = "".join(spelled[token] for token in ids[first:end]).casefold()
+                word = "".join(spelled[token] for token in ids[first : end - 1]).casefold()
                 found.setdefault(word, ((*head, *ids[first - CONTEXT : first]), ids[first:end]))
         yield done
     controls: dict[str, int] = {}

@@ -8,7 +8,7 @@ layers, and the model's own answer: without both an accuracy says nothing. Needs
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -17,7 +17,7 @@ import numpy as np
 from stagescope.engine import bookmark, cache, corpus, pool, probe_contexts, question, strongest
 from stagescope.engine.documents import shown_name
 from stagescope.engine.probe_contexts import CONTEXT, FEWEST, WINDOW, Contexts
-from stagescope.engine.progress import progress
+from stagescope.engine.progress import progress, told
 from stagescope.engine.protocol import Census, EngineError, Load, ModelInfo, Probe, ProbeScore, Progress, TakeProbe
 from stagescope.engine.tokens import texts, vocabulary_size
 
@@ -63,14 +63,11 @@ def check(request: TakeProbe, info: ModelInfo) -> None:
 def recalled(request: TakeProbe, info: ModelInfo, load: Load, tokenizer: Any) -> Probe | None:
     """The answer found before, if the text is still the same; works before the weights are loaded."""
     check(request, info)
-    if not load.cache:
-        return None
     for dtype, device in question.machines(info, load):
         name = key(request, info, dtype, device)
         found = cache.get(name) if name else None
         if isinstance(found, Probe):
-            model = replace(found.model, name=info.name, source=info.source, prefix=info.prefix)
-            return replace(found, model=model, source=shown_name(request.file))
+            return replace(question.as_asked(found, info), source=shown_name(request.file))
     return None
 
 
@@ -96,15 +93,19 @@ def take(
     check(request, info)
     name = key(request, info, info.dtype, info.device.split(":")[0])  # of the text as it is before it is read
     began = time.monotonic()
+
+    def at(start: float, end: float) -> Callable[[float], Progress]:
+        return lambda fraction: progress(STAGE, began, start + fraction * (end - start))
+
     yield Progress(STAGE, 0.0)
-    classes = yield from _paced(probe_contexts.classes(tokenizer, request.suffix, request.tokens), began, 0.0, READ / 2)
-    contexts = yield from _paced(probe_contexts.find(request, info, tokenizer, classes), began, READ / 2, READ)
+    classes = yield from told(probe_contexts.classes(tokenizer, request.suffix, request.tokens), at(0.0, READ / 2))
+    contexts = yield from told(probe_contexts.find(request, info, tokenizer, classes), at(READ / 2, READ))
     positives = np.flatnonzero(classes.label == 1)
-    neurons = yield from _paced(features(net, census, positives), began, READ, READ)
-    activation, mass, argmax = yield from _paced(run(net, neurons, contexts.ids, positives), began, READ, RUN)
+    neurons = yield from told(features(net, census, positives), at(READ, READ))
+    activation, mass, argmax = yield from told(run(net, neurons, contexts.ids, positives), at(READ, RUN))
     if not (np.isfinite(activation).all() and np.isfinite(mass).all()):
         raise EngineError("error", f"activations of {info.name} are not numbers.", "Use --dtype float32.")
-    found = yield from _paced(_scores(neurons, activation, mass, argmax, contexts), began, RUN, 1.0)
+    found = yield from told(_scores(neurons, activation, mass, argmax, contexts), at(RUN, 1.0))
     answer = Probe(
         info,
         shown_name(request.file),
@@ -123,18 +124,6 @@ def take(
 def asked(request: TakeProbe) -> str:
     n = len(set(request.tokens))
     return f"is one of {n} token{'s' * (n != 1)}" if n else f"ends in “{request.suffix}”"
-
-
-def _paced(
-    steps: Generator[float, None, Any], began: float, start: float, end: float
-) -> Generator[Progress, None, Any]:
-    """Take the steps, which are the work from `start` to `end`, with Progress after each."""
-    while True:
-        try:
-            fraction = next(steps)
-        except StopIteration as ended:
-            return ended.value
-        yield progress(STAGE, began, start + fraction * (end - start))
 
 
 # ------------------------------------------------------------------------------------------ which neurons
@@ -236,22 +225,17 @@ def run(
 def _block(
     net: Network, begun: Any, layer: int, x: Tensor, neurons: Sequence[Feature], activation: np.ndarray
 ) -> Tensor:
-    """One block; the activations [B, F] of its neurons are written down. The hook lives no longer than the call:
-    between two calls the network serves readings."""
+    """One block; the activations [B, F] of its neurons are written down."""
     from stagescope.engine import blocks
 
     columns = [column for column, one in enumerate(neurons) if one.layer == layer]
     indices = [neurons[column].index for column in columns]
 
-    def keep(_module, _inputs, output: Tensor) -> None:
+    def keep(output: Tensor) -> None:
         activation[:, columns] = output[:, -1, indices].float().cpu().numpy()
 
-    handle = net.post_activation(layer).register_forward_hook(keep) if columns else None
-    try:
+    with blocks.watching(net.post_activation(layer) if columns else None, keep):
         return blocks.block(net, begun, layer, x).x
-    finally:
-        if handle:
-            handle.remove()
 
 
 # ------------------------------------------------------------------------------------------------ probes
@@ -300,9 +284,11 @@ def _right(x: np.ndarray, truth: np.ndarray, held: np.ndarray) -> np.ndarray:
 
 def threshold(values: np.ndarray, truth: np.ndarray) -> float:
     """From where up values [N] are best taken for positive: half-way between two of them; the lowest of the best."""
-    known = np.unique(values)
+    known, which = np.unique(values, return_inverse=True)
     cuts = np.concatenate([known[:1], (known[1:] + known[:-1]) / 2])
-    return float(cuts[((values >= cuts[:, None]) == truth).sum(1).argmax()])
+    above, below = (np.bincount(which[truth == value], minlength=len(known)) for value in (True, False))
+    right = above[::-1].cumsum()[::-1] + below.cumsum() - below  # positives from a cut up, the rest under it
+    return float(cuts[right.argmax()])
 
 
 def interval(right: np.ndarray, lemma: np.ndarray) -> tuple[float, float]:

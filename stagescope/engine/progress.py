@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from typing import TypeVar
 
 from stagescope.engine.protocol import EngineError, Progress
 
 # What is done now, the fraction of it, 0 to 1; seconds left. NaN: not known. May raise to end the work.
 Report = Callable[[str, float, float], None]
 Cancelled = Callable[[], bool]
+Sign, Result = TypeVar("Sign"), TypeVar("Result")
 
 
 def quiet(stage: str, fraction: float, seconds_left: float) -> None:
@@ -52,3 +54,13 @@ def stoppable(report: Report, cancelled: Cancelled) -> Report:
 def progress(stage: str, began: float, done: float) -> Progress:
     """Progress of something begun at time.monotonic() `began`, the time left by the rule of three."""
     return Progress(stage, done, (time.monotonic() - began) * (1 - done) / done if done else float("nan"))
+
+
+def told(steps: Generator[float, None, Result], at: Callable[[float], Sign]) -> Generator[Sign, None, Result]:
+    """Take steps that give the fraction done: after each what `at` makes of it. Returns what they return."""
+    while True:
+        try:
+            fraction = next(steps)
+        except StopIteration as ended:
+            return ended.value
+        yield at(fraction)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import platform
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 from stagescope.engine import cache
 from stagescope.engine.plan import Plan, uses_means
@@ -15,6 +15,8 @@ from stagescope.engine.protocol import LENSES, Census, EngineError, Load, ModelI
 from stagescope.engine.schedule import Schedule, ScheduleError, parse, resolve
 from stagescope.engine.tokens import PromptError, encode
 from stagescope.text import printable
+
+Answer = TypeVar("Answer")  # any that names its model
 
 
 @dataclass(frozen=True)
@@ -106,8 +108,12 @@ def recalled(asked: Question, info: ModelInfo, load: Load) -> Reading | None:
 
 def _of(found: Reading, asked: Question, info: ModelInfo) -> Reading:
     """An entry as the answer to this question: the same numbers may have been asked for under another name."""
-    model = replace(found.model, name=info.name, source=info.source, prefix=info.prefix)
-    return replace(found, model=model, prompt=asked.request.prompt, schedule=str(asked.schedule))
+    return replace(as_asked(found, info), prompt=asked.request.prompt, schedule=str(asked.schedule))
+
+
+def as_asked(found: Answer, info: ModelInfo) -> Answer:
+    """An entry of the cache, of the model as it was loaded then, under the name it is asked for now."""
+    return replace(found, model=replace(found.model, name=info.name, source=info.source, prefix=info.prefix))
 
 
 def machines(info: ModelInfo, load: Load) -> list[tuple[str, str]]:

@@ -20,7 +20,7 @@ import numpy as np
 
 from stagescope.engine import cache, evidence, question
 from stagescope.engine.documents import Document, Skipped
-from stagescope.engine.progress import progress
+from stagescope.engine.progress import progress, told
 from stagescope.engine.protocol import (
     Load,
     ModelInfo,
@@ -54,8 +54,7 @@ def recalled(request: TakeSimilarity, info: ModelInfo, load: Load, tokenizer: An
         name = _key(request, info, load, tokenizer, dtype, device)
         found = cache.get(name) if name else None
         if isinstance(found, Similarity):
-            model = replace(found.model, name=info.name, source=info.source, prefix=info.prefix)
-            return replace(found, model=model, source=evidence.source_of(_texts(request)))
+            return replace(question.as_asked(found, info), source=evidence.source_of(_texts(request)))
     return None
 
 
@@ -94,7 +93,7 @@ def take(
     from stagescope.engine import pool
     from stagescope.engine.memory import out_of_memory
 
-    evidence.check(_texts(request))
+    name = _key(request, info, load, tokenizer, info.dtype, info.device.split(":")[0])  # of the file before it is read
     items, size = evidence.items_of(_texts(request), info, load, tokenizer)
     n_depths = info.n_layers + 1
     most = at_most(net)
@@ -103,7 +102,14 @@ def take(
     cosines, counts, angular, angular_of = [], [], np.zeros((n_depths, n_depths)), 0
     skipped, n_skipped, n_cut, fits = [], 0, 0, True
     n_prefix = int(info.prefix is not None)
-    began, before = time.monotonic(), (0, 0)
+    began, before, after = time.monotonic(), (0, 0), (0, 0)  # tokens and file that a document begins and ends with
+
+    def at(fraction: float) -> Progress:
+        tokens, end = (start + fraction * (stop - start) for start, stop in zip(before, after, strict=True))
+        shares = [tokens / request.texts.tokens] if request.texts.tokens and not request.texts.prompts else []
+        shares += [end / size] if size else []
+        return progress(STAGE, began, OF_RUNS * min(max(shares, default=float("nan")), 1.0))
+
     yield Progress(STAGE, 0.0)
     for number, item in enumerate(items):
         if isinstance(item, Skipped):
@@ -113,17 +119,7 @@ def take(
         after = before[0] + len(item.ids) - n_prefix, item.end
         drawn = np.random.default_rng([SAMPLE_SEED, number]).random(len(item.ids) - 1)
         slots, chosen = _drawn(priority, drawn)
-        steps = _run(net, item, chosen + 1)
-        while True:
-            try:
-                fraction = next(steps)
-            except StopIteration as ended:
-                found = ended.value
-                break
-            tokens, end = (start + fraction * (stop - start) for start, stop in zip(before, after, strict=True))
-            shares = [tokens / request.texts.tokens] if request.texts.tokens and not request.texts.prompts else []
-            shares += [end / size] if size else []
-            yield progress(STAGE, began, OF_RUNS * min(max(shares, default=float("nan")), 1.0))
+        found = yield from told(_run(net, item, chosen + 1), at)
         before = after
         if found is None:
             why = f"{item.place}: its {len(item.ids)} tokens do not fit into memory"
@@ -143,12 +139,7 @@ def take(
     influence = 1 - np.stack([pool.ratio(sums.sum(0), n_tokens.sum(0)), high, low], -1)
     there = np.flatnonzero(np.isfinite(priority))
     steps = cka(net, sample[:, there] if len(there) < most else sample)
-    while True:
-        try:
-            yield progress(STAGE, began, OF_RUNS + (1 - OF_RUNS) * next(steps))
-        except StopIteration as ended:
-            alike = ended.value
-            break
+    alike = yield from told(steps, lambda fraction: progress(STAGE, began, OF_RUNS + (1 - OF_RUNS) * fraction))
     answer = Similarity(
         model=info,
         source=evidence.source_of(_texts(request)),
@@ -162,7 +153,6 @@ def take(
         n_skipped=n_skipped,
         n_cut=n_cut,
     )
-    name = _key(request, info, load, tokenizer, info.dtype, info.device.split(":")[0])
     if name and load.cache and fits:  # another time there may be more memory
         cache.put(name, answer)
     yield answer

@@ -39,7 +39,8 @@ if TYPE_CHECKING:
     from stagescope.engine.neurons import Vocabulary
 
 STAGE = "what the neurons write"
-KINDS = ("prediction", "suppression", "unsigned", "partition")
+SIGNED = ("prediction", "suppression")
+KINDS = (*SIGNED, "unsigned", "partition")
 PACE_SECONDS = 0.05  # between two signs of progress; readings are served there
 CHUNK = 2**20  # cosines worked out at once
 VOCABULARY_SHARE, PROMPT_FROM = 0.4, 0.6  # of the work: prepared by then; from there on, the prompt
@@ -56,13 +57,14 @@ def classes(census: Census, d_model: int) -> dict[str, np.ndarray]:
 
     Gated neurons without a text cannot be signed: all those of high kurtosis are "unsigned".
     """
-    high, fired = census.kurtosis > HIGH_KURTOSIS, as_it_fires(census)
-    return {
-        "prediction": high & (fired > 0) & (census.sign != 0),
-        "suppression": high & (fired < 0) & (census.sign != 0),
-        "unsigned": high & (census.sign == 0),
-        "partition": census.variance > PARTITION_VARIANCE / d_model,
-    }
+    unsigned = (census.kurtosis > HIGH_KURTOSIS) & (census.sign == 0)
+    return {**signed(census), "unsigned": unsigned, "partition": census.variance > PARTITION_VARIANCE / d_model}
+
+
+def signed(census: Census) -> dict[str, np.ndarray]:
+    """Which neurons belong to each of SIGNED, [L, M] bool."""
+    high, fired = (census.kurtosis > HIGH_KURTOSIS) & (census.sign != 0), as_it_fires(census)
+    return dict(zip(SIGNED, (high & (fired > 0), high & (fired < 0)), strict=True))
 
 
 def as_it_fires(census: Census) -> np.ndarray:
@@ -78,15 +80,20 @@ def check(request: ShowNeurons, info: ModelInfo) -> None:
 
 def pick(census: Census, d_model: int, layer: int | None, most: int) -> list[tuple[str, Neuron]]:
     """(class, neuron) of at most `most` of each class, the strongest first: by kurtosis, partition by variance."""
-    here = np.zeros(census.kurtosis.shape, bool)
-    here[slice(None) if layer is None else layer] = True
     picked = []
     for kind, members in classes(census, d_model).items():
-        layers, indices = np.nonzero(members & here)
-        strength = (census.variance if kind == "partition" else census.kurtosis)[layers, indices]
-        order = np.argsort(-strength, kind="stable")[:most]
-        picked += [(kind, (int(layers[at]), int(indices[at]))) for at in order]
+        strength = census.variance if kind == "partition" else census.kurtosis
+        picked += [(kind, neuron) for neuron in ranked(members, strength, layer, most)]
     return picked
+
+
+def ranked(members: np.ndarray, strength: np.ndarray, layer: int | None, most: int) -> list[Neuron]:
+    """At most `most` of some neurons, members [L, M] bool, the strongest first; layer: of this one alone."""
+    layers, indices = np.nonzero(members)
+    if layer is not None:
+        layers, indices = layers[layers == layer], indices[layers == layer]
+    order = np.argsort(-strength[layers, indices], kind="stable")[:most]
+    return [(int(layers[at]), int(indices[at])) for at in order]
 
 
 # ------------------------------------------------------------------------------------------- what they write
@@ -218,16 +225,11 @@ def _activations(net: Network, neurons: Sequence[Neuron], ids: Sequence[int]) ->
         numbers = [number for number, (of, _) in enumerate(neurons) if of == layer]
         indices = [neurons[number][1] for number in numbers]
 
-        def keep(_module, _inputs, output: Tensor, numbers=numbers, indices=indices) -> None:
+        def keep(output: Tensor, numbers=numbers, indices=indices) -> None:
             found[numbers] = output[0, :, indices].float().T.cpu().numpy()
 
-        # no longer there than the call: between two calls the network serves readings
-        handle = net.post_activation(layer).register_forward_hook(keep) if numbers else None
-        try:
+        with blocks.watching(net.post_activation(layer) if numbers else None, keep):
             x = blocks.block(net, begun, layer, x).x
-        finally:
-            if handle:
-                handle.remove()
         yield progress(STAGE, began, PROMPT_FROM + (1 - PROMPT_FROM) * (layer + 1) / (last + 1))
     return found
 
@@ -246,8 +248,7 @@ def recalled(info: ModelInfo, load: Load, request: ShowNeurons, ids: Sequence[in
     for dtype, device in question.machines(info, load):
         found = cache.get(key(info, request, ids, dtype, device))
         if isinstance(found, Neurons):
-            model = replace(found.model, name=info.name, source=info.source, prefix=info.prefix)
-            return replace(found, model=model, prompt=request.prompt)
+            return replace(question.as_asked(found, info), prompt=request.prompt)
     return None
 
 

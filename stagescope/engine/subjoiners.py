@@ -18,7 +18,7 @@ from stagescope.engine import bookmark, cache, corpus, piece_words, question
 from stagescope.engine.documents import shown_name
 from stagescope.engine.piece_words import Item
 from stagescope.engine.pool import interval, ratio
-from stagescope.engine.progress import progress
+from stagescope.engine.progress import progress, told
 from stagescope.engine.protocol import (
     PIECES,
     EngineError,
@@ -53,13 +53,10 @@ def recalled(request: FindHeads, info: ModelInfo, load: Load, tokenizer: Any) ->
     """The scores found before, if the text is still the same; works before the weights are loaded, if the prefix is
     known for sure."""
     check(request)
-    if not load.cache:
-        return None
     for dtype, device in question.machines(info, load):
         name = _key(request, info, dtype, device)
         if isinstance(found := name and cache.get(name), HeadScores):
-            model = replace(found.model, name=info.name, source=info.source, prefix=info.prefix)
-            return replace(found, model=model, source=shown_name(request.file))
+            return replace(question.as_asked(found, info), source=shown_name(request.file))
     return None
 
 
@@ -78,18 +75,14 @@ def take(
 ) -> Iterator[Progress | HeadScores]:
     """Progress while the text is read and after every block call, then the HeadScores, which is kept.
 
-    Layers without attention are NaN. Raises EngineError: what piece_words.find raises.
+    Layers without attention are NaN. Raises EngineError: what piece_words.find raises, "error" where patterns are no
+    numbers.
     """
     check(request)
     name = _key(request, info, info.dtype, info.device.split(":")[0])  # of the file as it was before it was read
     yield Progress(STAGE, 0.0)
-    reading = piece_words.find(request, info, tokenizer)
-    while True:
-        try:
-            yield Progress(f"words of {request.pieces} tokens", next(reading))
-        except StopIteration as ended:
-            items: list[Item] = ended.value
-            break
+    words = f"words of {request.pieces} tokens"
+    items = yield from told(piece_words.find(request, info, tokenizer), lambda fraction: Progress(words, fraction))
     began = time.monotonic()
     looks = np.full((2, len(items), net.n_layers, net.n_heads), np.nan)  # joined, control
     for first, layer, found in _looks(net, items):
@@ -123,31 +116,27 @@ def _looks(net: Network, items: list[Item]) -> Iterator[tuple[int, int, np.ndarr
             x, seen = _block(net, begun, layer, x, queries, n - 1)
             if seen is None:
                 yield first, layer, np.full((2, len(some), net.n_heads), np.nan)
-            else:
-                yield first, layer, seen.double().cpu().numpy().reshape(2, len(some), -1)
+                continue
+            if not seen.isfinite().all():  # fp16 that overflowed: no layer without a pattern
+                why = f"attention patterns of layer {layer} are not numbers."
+                raise EngineError("error", why, "Use --dtype float32.")
+            yield first, layer, seen.cpu().double().numpy().reshape(2, len(some), -1)
 
 
 def _block(
     net: Network, begun: Start, layer: int, x: Tensor, queries: Tensor, back: int
 ) -> tuple[Tensor, Tensor | None]:
     """Run a block on x [B, T, D]; of its pattern [B, H, T, T] one weight a row and head, [B, H]: of the key `back`
-    tokens before the row's query; None without a pattern. The hook lives no longer than the call: between two calls the
-    network serves readings."""
+    tokens before the row's query; None without a pattern."""
     from stagescope.engine import blocks
 
-    seen: list[Tensor] = []
-    handle = None
-    point = getattr(getattr(net.bridge.blocks[layer], "attn", None), "hook_pattern", None)
-    if point is not None:
-        rows = range(len(queries))
-        handle = point.register_forward_hook(
-            lambda _module, _inputs, pattern: seen.append(pattern[rows, :, queries, queries - back].float())
-        )
-    try:
+    seen, rows = [], range(len(queries))
+
+    def keep(pattern: Tensor) -> None:
+        seen.append(pattern[rows, :, queries, queries - back].float())
+
+    with blocks.watching(net.pattern(layer), keep):
         passed = blocks.block(net, begun, layer, x)
-    finally:
-        if handle is not None:
-            handle.remove()
     return passed.x, seen[0] if seen else None
 
 

@@ -205,8 +205,7 @@ def _recalled(unit: Unit, info: ModelInfo, dtype: str, device: str) -> Sweep | N
     found = cache.get(key(unit, info, dtype, device))
     if not isinstance(found, Sweep):
         return None
-    model = replace(found.model, name=info.name, source=info.source, prefix=info.prefix)
-    return _thawed(replace(found, model=model, prompt=unit.sweep.prompt, rows=unit.sweep.rows))
+    return _thawed(replace(question.as_asked(found, info), prompt=unit.sweep.prompt, rows=unit.sweep.rows))
 
 
 def remember(unit: Unit, info: ModelInfo) -> None:

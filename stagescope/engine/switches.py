@@ -34,7 +34,8 @@ class Run:
     """One original layer about to run, with the switches on its attention and its MLP.
 
     Each sublayer, head and neuron has at most one Switch of each kind, at disjoint positions, so equal meaning is equal
-    data. Heads are not named where the attention is replaced as a whole, nor neurons where the MLP is.
+    data, once it is known how many positions there are. Heads are not named where the attention is replaced as a whole,
+    nor neurons where the MLP is.
     """
 
     layer: int
@@ -50,12 +51,15 @@ def add_switch(switches: tuple[Switch, ...], new: Switch, n_positions: int | Non
     Under a new switch at some positions, an all-positions switch of the other kind keeps the rest, spelt out.
     With n_positions None that cannot be spelt: it stays, first in the tuple, and the one after it wins.
     """
+    if new.positions is not None and len(new.positions) == n_positions:
+        new = Switch(new.kind, None)
     if new.positions is None or not switches:
         return (new,)
     covered = {"zero": (), "mean": ()} | {switch.kind: switch.positions for switch in switches}
     for kind, positions in covered.items():
         if kind == new.kind:
-            covered[kind] = None if positions is None else tuple(sorted({*positions, *new.positions}))
+            every = () if positions is None else {*positions, *new.positions}
+            covered[kind] = None if positions is None or len(every) == n_positions else tuple(sorted(every))
         elif positions is not None or n_positions is not None:
             kept = range(n_positions) if positions is None else positions
             covered[kind] = tuple(sorted(set(kept) - set(new.positions)))
@@ -86,8 +90,8 @@ def _left(offs: tuple[Off, ...], whole: tuple[Switch, ...], n_positions: int | N
         return ()
 
     def left(switch: Switch) -> Switch:
-        if switch.positions is None:  # everywhere: also there, since nothing is changed by it
-            return switch
+        if switch.positions is None or len(covered.union(switch.positions)) == n_positions:
+            return replace(switch, positions=None)  # also where it is replaced as a whole: nothing is changed by it
         return replace(switch, positions=tuple(p for p in switch.positions if p not in covered))
 
     return _grouped({number: tuple(map(left, switches)) for number, switches in _by_number(offs).items()})

@@ -35,6 +35,7 @@ class Chosen(NamedTuple):
     schedule: str  # canonical text
     prompt: str
     position: int | None  # None: wherever the cursor was
+    adds: bool = False  # a step that joins the schedule at hand, or leaves it if it was there; else it takes its place
 
 
 @dataclass(frozen=True)
@@ -234,6 +235,10 @@ class Asking(Frame):
 
     def state(self) -> str:
         return "engine stopped" if self.dead else "measuring" if self.running else "idle"
+
+    def why_nothing(self) -> str:
+        """What stands where an answer would; nothing while one is on its way."""
+        return "stopped: r goes on" if self.wanted() in self.stopped and not (self.dead or self.pause) else ""
 
     def known(self) -> str:
         """What the status line says of what is there."""

@@ -145,7 +145,7 @@ class AttentionScreen(Asking):
         if self.view != "heads":
             self.say("x switches a head off: v shows layers x heads")
             return
-        self.dismiss(Chosen(f"head-off {self.at_layer}.{self.at_head}", self.looked.prompt, None))
+        self.dismiss(Chosen(f"head-off {self.at_layer}.{self.at_head}", self.looked.prompt, None, adds=True))
 
     @on(Picture.Pressed)
     def _pressed(self, event: Picture.Pressed) -> None:

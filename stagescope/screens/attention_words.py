@@ -6,7 +6,7 @@ All text harmless. No meaning rests on hue: curves differ in their markers, head
 from __future__ import annotations
 
 import math
-from bisect import bisect_right
+from functools import partial
 
 import numpy as np
 from rich.cells import cell_len
@@ -24,9 +24,9 @@ from stagescope.evidence_report import (
     uniform_of,
     weigh,
 )
-from stagescope.head_grid import NUMBERS, Window, window  # noqa: F401  the heads screen finds them here
 from stagescope.screens.sweep_words import CHOSEN, QUIET
 from stagescope.screens.widgets.glyphs import Glyphs, number
+from stagescope.shades import shade, shade_key
 from stagescope.text import fit
 
 # view -> its measures: panels, or readings of the grid
@@ -38,7 +38,6 @@ VIEWS = {
 TITLES = {"near": "near tokens", "heads": "heads", "norms": "norms"}
 UNIFORM, UNIFORM_FREE = ("╌", "-", (150, 150, 150)), ("┈", ".", (150, 150, 150))
 STEPS = (0.1, 0.25, 0.5, 0.75)  # of all that a head's attention could be: where the next shade begins
-SHADES = ("·░▒▓█", ".:=#@")
 
 
 def name_of(reading: str, k: int) -> str:
@@ -150,7 +149,8 @@ def panel(name: str, evidence: Evidence, k: int, layer: int, width: int, height:
     def level(title: str, y: float, mark: tuple) -> curves.Curve:
         """Dots from end to end: points more than a layer apart are not joined."""
         x = np.arange(0, last + 0.01, 1.02)
-        return curves.Curve(title, curves.Mark(*mark), x, np.stack([np.full(len(x), y), x * np.nan, x * np.nan], -1))
+        y = np.stack([np.full(len(x), y), x * np.nan, x * np.nan], -1)
+        return curves.Curve(title, curves.Mark(*mark), x, y, level=True)
 
     last = evidence.model.n_layers - 1
     levels = []
@@ -193,17 +193,11 @@ def grid(
 ) -> Text:
     """Layers, the last on top, x heads, as shades of one reading: exactly `height` lines of at most `width` cells."""
     name = name_of(reading, k)
-    values, scale = of_heads(evidence, name), 1 if reading == "sink_mass" else k
-    shades = SHADES[glyphs.ascii_only]
-
-    def shade(value: float) -> tuple[str, str]:
-        step = bisect_right(STEPS, value * scale)
-        return (" ", "") if math.isnan(value) else (shades[step], "rgb(230,159,0)" if step else "")
-
-    why = missing(evidence, name)
-    above = [Text(_caption(evidence, reading, k)), Text(why, "bold") if why else Text(_key(reading, k, shades), "dim")]
-    side = _side(evidence, values, name, height)
-    return head_grid.grid(values, shade, above, side, (layer, head), width, height, glyphs.ascii_only)
+    values, why, scale = of_heads(evidence, name), missing(evidence, name), 1 if reading == "sink_mass" else k
+    drawn = partial(shade, steps=[step / scale for step in STEPS], ascii_only=glyphs.ascii_only)
+    key = Text(why, "bold") if why else Text(_key(scale, glyphs.ascii_only), "dim")
+    above, side = [Text(_caption(evidence, reading, k)), key], _side(evidence, values, name, height)
+    return head_grid.grid(values, drawn, above, side, (layer, head), width, height, glyphs.ascii_only)
 
 
 def _caption(evidence: Evidence, reading: str, k: int) -> str:
@@ -214,11 +208,10 @@ def _caption(evidence: Evidence, reading: str, k: int) -> str:
     return f"{what}; uniform {even}" if even else what
 
 
-def _key(reading: str, k: int, shades: str) -> str:
+def _key(scale: int, ascii_only: bool) -> str:
     """Where each shade begins, and what the most is that could be."""
-    scale = 1 if reading == "sink_mass" else k
-    bounds = " ".join(f"{shade} {weigh(step / scale)}" for shade, step in zip(shades, (0.0, *STEPS), strict=True))
-    return f"mean weight from {bounds.replace('.0000', '0')}; {weigh(1 / scale)} is all it has"
+    key = shade_key(["0", *(weigh(step / scale) for step in STEPS)], ascii_only)
+    return f"mean weight from {key}; {weigh(1 / scale)} is all it has"
 
 
 def _side(evidence: Evidence, values: np.ndarray, name: str, most: int) -> list[str]:

@@ -43,10 +43,10 @@ from stagescope.engine.tokens import Token
 from stagescope.screens import words
 from stagescope.screens.asking import Asking, Chosen
 from stagescope.screens.deck import Deck, DeckEffect
-from stagescope.screens.edits import History
+from stagescope.screens.edits import History, shape
 from stagescope.screens.explore_beside import EMPTY, ExploreBeside
 from stagescope.screens.explore_jobs import ExploreJobs
-from stagescope.screens.explore_keys import VIEWS, ExploreKeys, shape
+from stagescope.screens.explore_keys import VIEWS, ExploreKeys
 from stagescope.screens.frame import SMALLEST
 from stagescope.screens.rows import Row, rows, with_direct
 from stagescope.screens.stages import StagesScreen

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
-from stagescope.engine.schedule import parse
+from stagescope.engine.schedule import ScheduleError, parse, resolve, toggle
 from stagescope.screens import deck
 from stagescope.screens.asking import Asking, Chosen, Looked
 from stagescope.screens.attention import AttentionScreen
 from stagescope.screens.attribution import AttributionScreen
+from stagescope.screens.edits import shape
 from stagescope.screens.frame import Frame
 from stagescope.screens.heads import HeadsScreen
 from stagescope.screens.lens import LensScreen
@@ -18,9 +19,11 @@ from stagescope.screens.probe import ProbeScreen
 from stagescope.screens.similarity import SimilarityScreen
 from stagescope.screens.stages import StagesScreen
 from stagescope.screens.sweep import SweepScreen
+from stagescope.text import fit
 
 EMPTY = "the prompt is empty: type one"
 UNKNOWN = "the model's layers are not known yet"
+ROOM = 40  # cells of a schedule in a remark: one of 128 neurons would fill the screen
 
 
 class ExploreBeside(Frame):
@@ -83,8 +86,16 @@ class ExploreBeside(Frame):
         elif chosen is not None:
             self._go_to(chosen.prompt)
             self.at = self.at if chosen.position is None else chosen.position
-            before = str(self.schedule)
-            self.history.change(parse(chosen.schedule))
+            before, schedule = str(self.schedule), parse(chosen.schedule)
+            if chosen.adds:
+                schedule = toggle(self.schedule, schedule.steps[0])
+                try:
+                    resolve(schedule, self.info.n_layers, **shape(self.info))
+                except ScheduleError as error:
+                    self.say(error.reason)
+                    return
+            self.history.change(schedule)
             self._schedule_changed()
-            if before and before != str(self.schedule):
-                self.say(f"{self.schedule or 'the baseline'} in place of {before}: u takes it back")
+            if before and before != str(self.schedule) and not chosen.adds:
+                now, before = (fit(text, ROOM).rstrip() for text in (str(self.schedule) or "the baseline", before))
+                self.say(f"{now} in place of {before}: u takes it back")

@@ -10,12 +10,12 @@ from textual import on
 from textual.widgets import Input
 
 from stagescope import paths
-from stagescope.engine.protocol import LENSES, MOST_PROMPTS, FindToken, ModelInfo
+from stagescope.engine.protocol import LENSES, MOST_PROMPTS, FindToken
 from stagescope.engine.schedule import Schedule, ScheduleError, parse, resolve
 from stagescope.engine.tokens import Token
 from stagescope.screens import deck, words
 from stagescope.screens.ask import Ask, Confirm
-from stagescope.screens.edits import CannotEdit, key_edit
+from stagescope.screens.edits import CannotEdit, key_edit, shape
 from stagescope.screens.explore_beside import EMPTY, UNKNOWN
 from stagescope.screens.frame import Frame
 from stagescope.screens.help import Help
@@ -33,11 +33,6 @@ COLUMNS = {  # of attention and MLP, and what is said of them
     "change": "how the edit changes what each adds directly to that logit",
 }
 SLOW_LOAD = 20.0  # seconds of loading that `q` asks about
-
-
-def shape(info: ModelInfo) -> dict:
-    """What a schedule is held against, beside the number of layers."""
-    return {"parallel_blocks": info.parallel, "n_heads": info.n_heads, "d_mlp": info.d_mlp}
 
 
 class ExploreKeys(Frame):

@@ -17,7 +17,7 @@ from textual.app import ComposeResult
 from textual.containers import Horizontal
 from textual.content import Content
 
-from stagescope import actions
+from stagescope import actions, head_grid
 from stagescope.engine.protocol import (
     PIECES,
     Failure,
@@ -205,7 +205,7 @@ class HeadsScreen(Asking):
     def action_open(self) -> None:
         """Leave, with the head off."""
         layer, head = self.chosen
-        self.dismiss(Chosen(f"head-off {layer}.{head}", self.looked.prompt, None))
+        self.dismiss(Chosen(f"head-off {layer}.{head}", self.looked.prompt, None, adds=True))
 
     @on(events.Click, "#table")
     def _clicked(self, event: events.Click) -> None:
@@ -218,7 +218,7 @@ class HeadsScreen(Asking):
         """A click chooses a head of the grid, or a row of the pattern."""
         size = event.picture.size
         if event.picture is self.grid:
-            if place := heads_words.window(self.shape, self.chosen, *size).at(event.x, event.y):
+            if place := head_grid.window(*self.shape, *self.chosen, *size).at(event.x, event.y):
                 self._look_at(place)
         elif self.latest and (row := heads_words.row_of(self.latest, *size, event.y)) is not None:
             self.position = row
@@ -232,7 +232,7 @@ class HeadsScreen(Asking):
         width, glyphs, scores = self.size.width, self.glyphs, self.of_words
         why = self.refused.get(self.search, "")
         self.text_line.show(heads_words.text_line(scores, self.words_of, why, width, glyphs))
-        self.views.show(heads_words.view_line(self.view, self.words_of, width, glyphs))
+        self.views.show(heads_words.view_line(self.view, self.words_of, self.of_words is not None, width, glyphs))
         as_grid = self.view == "layers"
         self.table.display, self.grid.display = not as_grid, as_grid
         self.table.styles.width = heads_words.table_width(width)

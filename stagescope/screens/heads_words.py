@@ -6,27 +6,27 @@ All text harmless. No meaning rests on hue: scores and weights are shades, bars 
 from __future__ import annotations
 
 import math
-from bisect import bisect_right
+from functools import partial
 
 import numpy as np
 from rich.cells import cell_len
 from rich.text import Text
 from textual.content import Content
 
+from stagescope import head_grid
 from stagescope.engine.protocol import PIECES, HeadPattern, HeadScores
 from stagescope.evidence_report import weigh
-from stagescope.heads_report import STEPS, confirmed, examples, few_words, over_words
+from stagescope.heads_report import STEPS, confirmed, examples, few_words, over_words, strongest_keys
 from stagescope.screens import attention_words
-from stagescope.screens.attention_words import NUMBERS, SHADES, Window
 from stagescope.screens.neurons_words import HEAD
 from stagescope.screens.sweep_words import CHOSEN, QUIET
 from stagescope.screens.widgets import glyphs as g
 from stagescope.screens.widgets.glyphs import Glyphs
+from stagescope.shades import SHADED, shade, shade_key
 from stagescope.text import fit, printable, visible
 
 VIEWS = {"score": "by score", "layers": "layers x heads"}
 SCORES = (0.05, 0.1, 0.25, 0.5)  # where the next shade of the grid begins
-SHADED = "rgb(230,159,0)"
 NAME, SCORE, INTERVAL, HELD = 6, 6, 11, 8  # cells of the table's columns
 TWO_MORE, ALL = 96, 124  # cells of the screen from which joined and control stand there too; the held-out interval
 TOKEN = 14  # cells of a token beside its row: most
@@ -47,14 +47,15 @@ def text_line(scores: HeadScores | None, pieces: int, refused: str, width: int, 
     return attention_words.text_line("text", scores.source, told, width, glyphs)
 
 
-def view_line(view: str, pieces: int, width: int, glyphs: Glyphs) -> Content:
-    """Views, then how many pieces a word has; a click chooses."""
+def view_line(view: str, pieces: int, scored: bool, width: int, glyphs: Glyphs) -> Content:
+    """Views, then how many pieces a word has; a click chooses. Heads without scores stand by their numbers."""
 
     def choice(text: str, chosen: bool, does: str) -> Content:
         told = f"{glyphs.cursor}{text}" if chosen else text
         return Content.styled(told, CHOSEN if chosen else QUIET).stylize(f"@click=screen.{does}")
 
-    left = Content("   ").join(choice(VIEWS[one], one == view, f"view('{one}')") for one in VIEWS)
+    names = VIEWS if scored else VIEWS | {"score": "by number"}
+    left = Content("   ").join(choice(names[one], one == view, f"view('{one}')") for one in VIEWS)
     numbers = Content("  ").join(choice(str(n), n == pieces, f"pieces({n})") for n in PIECES)
     right = Content.assemble(("tokens of a word  ", QUIET), numbers)
     return Content.assemble(left, " " * max(width - left.cell_length - right.cell_length, 2), right)
@@ -130,54 +131,22 @@ def _examples(scores: HeadScores, glyphs: Glyphs) -> str:
 
 
 def grid_width(n_heads: int, width: int) -> int:
-    """So that `window` lists nothing beside the heads: the table does that."""
-    return min(max(NUMBERS + n_heads * (3 if n_heads < MANY_HEADS else 2), LEAST_GRID), width // 2)
-
-
-def window(shape: tuple[int, int], at: tuple[int, int], width: int, height: int) -> Window:
-    """What of the grid is in sight."""
-    return attention_words.window(*shape, *at, width, height)
+    """So that nothing is listed beside the heads: the table does that."""
+    return min(max(head_grid.NUMBERS + n_heads * (3 if n_heads < MANY_HEADS else 2), LEAST_GRID), width // 2)
 
 
 def grid(
     scores: HeadScores | None, shape: tuple[int, int], at: tuple[int, int], width: int, height: int, glyphs: Glyphs
 ) -> Text:
     """Layers, the last on top, x heads, as shades of the score; the cursor is marked and in sight."""
-    seen, shades = window(shape, at, width, height), SHADES[glyphs.ascii_only]
-    hidden = {
-        "left": seen.first, "right": shape[1] - seen.first - seen.wide,
-        "above": shape[0] - seen.bottom - seen.high, "below": seen.bottom,
-    }  # fmt: skip
-    more = ", ".join(f"{n} {where}" for where, n in hidden.items() if n)
-    key = " ".join(f"{shade}{decimals(step, 2)}" for shade, step in zip(shades[1:], SCORES, strict=True))
-    told = f"{glyphs.ellipsis} {more}" if more else "score"
-    heading = [Text(fit(told, width, glyphs.ascii_only)), Text(fit(key, width), "dim")]
-    lines = heading[: seen.top]
-    for layer in reversed(range(seen.bottom, seen.bottom + seen.high)):
-        line = Text(f"{layer:3} ", "bold" if layer == at[0] else "dim")
-        for head in range(seen.first, seen.first + seen.wide):
-            value = math.nan if scores is None else float(scores.score[layer, head, 0])
-            line.append(glyphs.cursor if (layer, head) == at else " ", "not dim bold")
-            line.append_text(_shade(value, SCORES, seen.cell - 1, shades))
-        lines.append(line)
-    lines.append(_numbers(NUMBERS, seen.first, seen.wide, seen.cell, 1))
-    return Text("\n", no_wrap=True).join(lines[:height])
+    values = np.full(shape, math.nan) if scores is None else scores.score[..., 0]
+    drawn = partial(shade, steps=SCORES, ascii_only=glyphs.ascii_only)
+    above = [Text("score"), Text(_key(SCORES, glyphs), "dim")]
+    return head_grid.grid(values, drawn, above, (), at, width, height, glyphs.ascii_only)
 
 
-def _shade(value: float, steps: tuple[float, ...], cells: int, shades: str) -> Text:
-    """NaN is blank; below the first step a faint dot."""
-    step = bisect_right(steps, value)
-    if math.isnan(value):
-        return Text(" " * cells)
-    return Text(shades[step] * cells, f"not dim {SHADED}") if step else Text(shades[0].center(cells), "not bold dim")
-
-
-def _numbers(left: int, first: int, n: int, cell: int, indent: int) -> Text:
-    """Numbers below columns of `cell` cells, as many as stay apart."""
-    apart = -(-4 // cell)
-    lead = " " * (left + cell * (-first % apart))
-    marks = "".join(fit(" " * indent + str(at), cell * apart) for at in range(first, first + n) if at % apart == 0)
-    return Text(lead + marks, "dim")
+def _key(steps: tuple[float, ...], glyphs: Glyphs) -> str:
+    return shade_key([decimals(step, 2) for step in steps], glyphs.ascii_only)
 
 
 # ------------------------------------------------------------------------------------------------- pattern
@@ -196,8 +165,10 @@ def pattern(found: HeadPattern, at: int, current: bool, width: int, height: int,
     query = f"{at} {g.cell(found.tokens[at].text, TOKEN, glyphs.ascii_only).rstrip()}"
     if is_grid(found, width, height):
         lines = [_title(f"{title} row to column{under}", width, glyphs), *_rows(found, at, width, glyphs)]
-        if (left := height - len(lines) - 2) >= 2:
-            lines += [Text(), _title(f"from {query}", width, glyphs), *_bars(found, at, width, left, glyphs)]
+        key = _key(STEPS, glyphs)
+        lines.append(Text(told if len(told := f"weight from {key}") <= width else key, "dim"))
+        if (left := height - len(lines) - 1) >= 2:
+            lines += [_title(f"from {query}", width, glyphs), *_bars(found, at, width, left, glyphs)]
     else:
         lines = [_title(f"{title} {query}{under}", width, glyphs), *_bars(found, at, width, height - 1, glyphs)]
     drawn = Text("\n", no_wrap=True).join(lines[:height])
@@ -217,7 +188,7 @@ def _label(found: HeadPattern) -> int:
 
 
 def _rows(found: HeadPattern, at: int, width: int, glyphs: Glyphs) -> list[Text]:
-    n, label, shades = len(found.tokens), _label(found), SHADES[glyphs.ascii_only]
+    n, label = len(found.tokens), _label(found)
     size = min((width - label) // n, 3)
     lines = []
     for query, token in enumerate(found.tokens):
@@ -225,9 +196,10 @@ def _rows(found: HeadPattern, at: int, width: int, glyphs: Glyphs) -> list[Text]
         text = g.cell(token.text, label - 6, glyphs.ascii_only)
         line = Text(f"{glyphs.cursor if here else ' '}{query:3} {text} ", "bold" if here else "dim")
         for key in range(query + 1):
-            line.append_text(_shade(float(found.pattern[query, key]), STEPS, size, shades))
+            drawn, style = shade(float(found.pattern[query, key]), STEPS, glyphs.ascii_only)
+            line.append(drawn * size if style else drawn.center(size), f"not dim {style}" if style else "not bold dim")
         lines.append(line)
-    return [*lines, _numbers(label, 0, n, size, 0)]
+    return [*lines, head_grid.numbers(label, range(n), size)]
 
 
 def _title(text: str, width: int, glyphs: Glyphs) -> Text:
@@ -242,13 +214,6 @@ def _bars(found: HeadPattern, at: int, width: int, most: int, glyphs: Glyphs) ->
         line = Text(f"{key:4} {text} {weigh(weight):<5} ")
         lines.append(line.append(g.bar(min(weight, 1.0), room, glyphs), SHADED))
     return lines or [Text("no number", "dim")]
-
-
-def strongest_keys(found: HeadPattern, at: int, most: int) -> list[tuple[int, float]]:
-    """(key, weight) of a query, greatest first; what is NaN is none."""
-    weights = found.pattern[at, : at + 1]
-    order = np.argsort(-weights, kind="stable")[: max(most, 0)]
-    return [(int(key), float(weights[key])) for key in order if not np.isnan(weights[key])]
 
 
 def looks(found: HeadPattern, at: int, glyphs: Glyphs) -> str:

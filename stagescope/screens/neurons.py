@@ -217,7 +217,7 @@ class NeuronsScreen(Asking):
         if (chosen := self.chosen()) is None:
             self.say("choose a neuron first: the right arrow leads into the list")
             return
-        self.dismiss(Chosen(f"neuron-off {chosen.layer}.{chosen.index}", self.prompt, None))
+        self.dismiss(Chosen(f"neuron-off {chosen.layer}.{chosen.index}", self.prompt, None, adds=True))
 
     # ------------------------------------------------------------------------------------------ drawing
 
@@ -285,8 +285,7 @@ class NeuronsScreen(Asking):
 
     def _why_empty(self, strongest: Neurons | None) -> str:
         if strongest is None:
-            request = self.wanted()
-            return "not asked for: r goes on" if request in self.stopped and self.pause is None else ""
+            return self.why_nothing()
         return f"no {self.kind} neuron here" if self.kind else "no neuron of kurtosis > 10 here, and no candidate"
 
     def _scatter(self, width: int, height: int) -> Text:

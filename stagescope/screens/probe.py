@@ -173,7 +173,7 @@ class ProbeScreen(Asking):
         if (one := self.chosen()) is None:
             self.say("no neuron is there yet")
             return
-        self.dismiss(Chosen(f"neuron-off {one.layer}.{one.index}", self.prompt, None))
+        self.dismiss(Chosen(f"neuron-off {one.layer}.{one.index}", self.prompt, None, adds=True))
 
     @on(events.Click, "#list")
     def _clicked(self, event: events.Click) -> None:
@@ -240,7 +240,7 @@ class ProbeScreen(Asking):
         return Content("\n").join(lines if listed else [*lines, Content.styled("no neuron was probed", QUIET)])
 
     def _why_empty(self) -> str:
-        return "" if self.running else "not asked for: r goes on"
+        return self.why_nothing()
 
     def _curves(self, probe: Probe, size: int, width: int, height: int) -> Text:
         return probe_words.curves(probe, size, width, height, self.glyphs)

@@ -28,8 +28,7 @@ MASS, TOP = "model's mass", "model's top"  # the model's own answers
 DASHED, DOTTED = ("╌", "-", (216, 220, 226)), ("┈", ".", (216, 220, 226))  # and their lines
 KIND, ACCURACY, INTERVAL, LAST = 4, 5, 7, 9  # cells of the list's columns
 TRAINED, CONTRAST = 72, 84  # cells of the list from which there are such columns too
-AXIS, TWO_LINES = "by k", 10  # what x is; lines from which the legend may take two
-LABELS = {"1": "100 %", "0.75": "87.5 %", "0.5": "75 %", "0.25": "62.5 %", "0": "50 %"}  # of an axis from 0 to 1
+AXIS, TWO_LINES = "%, by k", 10  # what y and x are; lines from which the legend may take two
 
 
 # --------------------------------------------------------------------------------------------------- lines
@@ -140,12 +139,12 @@ def curves(probe: Probe, size: int, width: int, height: int, glyphs: Glyphs) -> 
     known = [(k, one) for k in ks for one in of_size(probe, k) if not math.isnan(one.accuracy)]
     for kind in kinds_of((*probe.neurons, *probe.ensembles)):
         points = [(k, one) for k, one in known if one.kind == kind]
-        y = np.array([[one.accuracy, one.low, one.high] for _, one in points]).reshape(-1, 3)
-        drawn.append(drawing.Curve(kind, next(marks), np.log2([k for k, _ in points]), _stretched(y)))
+        y = 100 * np.array([[one.accuracy, one.low, one.high] for _, one in points]).reshape(-1, 3)
+        drawn.append(drawing.Curve(kind, next(marks), np.log2([k for k, _ in points]), y))
     x = np.linspace(0, last, max(width, 2))
     lone = x * np.nan  # no interval: it would fill the panel
     levels = [
-        drawing.Curve(name, drawing.Mark(*mark), x, _stretched(np.stack([x * 0 + one.accuracy, lone, lone], -1)))
+        drawing.Curve(name, drawing.Mark(*mark), x, np.stack([x * 0 + 100 * one.accuracy, lone, lone], -1), level=True)
         for name, mark, one in ((MASS, DASHED, probe.mass), (TOP, DOTTED, probe.argmax))
         if not math.isnan(one.accuracy)
     ]  # fmt: skip
@@ -153,37 +152,15 @@ def curves(probe: Probe, size: int, width: int, height: int, glyphs: Glyphs) -> 
     head = [Text.assemble((f"{AXIS}  ", "bold"), *legends)]
     if head[0].cell_len > width and height >= TWO_LINES:
         head = [Text.assemble((f"{AXIS}  ", "bold"), legends[0]), Text(" " * len(f"{AXIS}  ")).append_text(legends[1])]
-    look = {"scale": "share", "ends": (0.0, last), "rule": (math.log2(size), None), "ascii_only": glyphs.ascii_only}
-    plot = drawing.plot([*levels, *reversed(drawn)], width, height - len(head), **look)
-    body = [_relabelled(line, drawing.LABEL) for line in plot[:-1]]
-    body += [_ticks(ks, last, width, drawing.LABEL)] if plot else []
+    look = {"scale": "share", "share": (100 * CHANCE, 100), "ends": (0.0, last), "named": drawing.power_of_two}
+    look |= {"rule": (math.log2(size), None), "ascii_only": glyphs.ascii_only}
+    body = drawing.plot([*levels, *reversed(drawn)], width, height - len(head), **look)
     return drawing.exactly([*head, *body], width, height, glyphs.ascii_only)
-
-
-def _stretched(accuracy: np.ndarray) -> np.ndarray:
-    """From chance to 1 as an axis of shares has it, 0 to 1; what is below chance stands on the axis."""
-    return np.maximum((accuracy - CHANCE) / (1 - CHANCE), 0.0)
-
-
-def _relabelled(line: Text, cells: int) -> Text:
-    """The axis in per cent: a share of 0 is chance."""
-    label = line.plain[:cells].strip()
-    return Text.assemble(f"{LABELS[label]:>{cells}}", line[cells:]) if label in LABELS else line
 
 
 def at_cell(ks: Sequence[int], x: int, cells: int) -> float:
     """log2 k at a cell right of the axis."""
     return x / max(cells - 1, 1) * (math.log2(ks[-1]) + 1) - 0.5
-
-
-def _ticks(ks: Sequence[int], last: float, width: int, label: int) -> Text:
-    """k below its points."""
-    line, cells = " " * (label + 1), max(width - label - 1, 1)
-    for k in ks:
-        at = label + 1 + round((math.log2(k) + 0.5) / (last + 1) * (cells - 1)) - (len(str(k)) - 1) // 2
-        if at > len(line) or k == 1:
-            line = line.ljust(at) + str(k)
-    return Text(line)
 
 
 # ------------------------------------------------------------------------------------------------- one of them

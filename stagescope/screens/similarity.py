@@ -22,6 +22,7 @@ from stagescope.screens.similarity_words import PANELS
 from stagescope.screens.sweep_words import wrapped
 from stagescope.screens.widgets.line import Line
 from stagescope.screens.widgets.picture import Picture
+from stagescope.similarity_report import span_words
 
 PANEL = 7  # lines a panel needs to be readable
 AROUND = 5  # lines that are no picture: header, text, views, status, footer; and those of the summary and the detail
@@ -131,8 +132,7 @@ class SimilarityScreen(Asking):
 
     def action_open(self) -> None:
         """Leave, and drop the layers under the cursor."""
-        span = similarity_words.span_words(self.first, self.n)
-        self.dismiss(Chosen(f"drop {span}", self.looked.prompt, None))
+        self.dismiss(Chosen(f"drop {span_words(self.first, self.n)}", self.looked.prompt, None))
 
     @on(Picture.Pressed)
     def _pressed(self, event: Picture.Pressed) -> None:

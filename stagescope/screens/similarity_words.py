@@ -4,7 +4,6 @@ of layers in full. All text harmless. No meaning rests on hue: curves differ in 
 from __future__ import annotations
 
 import math
-from bisect import bisect_right
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -15,12 +14,12 @@ from textual.content import Content
 from stagescope.engine.protocol import Similarity
 from stagescope.screens.sweep_words import CHOSEN, QUIET
 from stagescope.screens.widgets.glyphs import Glyphs, number
+from stagescope.shades import SHADED, SHADES, shade, shade_key
+from stagescope.similarity_report import APART, nearest, span_words
 from stagescope.text import fit, printable
 
 PANELS = {"influence": "block influence", "angular": "angular distance", "cka": "CKA"}
-APART = (1, 2, 4, 8)  # layers left out together
 STEPS = (0.25, 0.5, 0.75, 0.9)  # of CKA: where the next shade begins
-SHADES = ("·░▒▓█", ".:=#@")
 NUMBERS = 4  # cells of a depth's number and the gap after it
 WIDEST = 4  # cells of one depth
 LEAST = 3  # spans named
@@ -70,9 +69,8 @@ def summary(similarity: Similarity, width: int, lines: int) -> list[str]:
     least = [layer for layer in np.argsort(influence, kind="stable")[:LEAST].tolist() if not np.isnan(influence[layer])]
     parts = [f"least influence: layer {', '.join(f'{layer} {number(influence[layer])}' for layer in least)}"][: len(least)]
     for n in apart(similarity.model.n_layers):
-        best = _least(distances(similarity, n))
-        if n > 1 and best is not None:
-            parts.append(f"{n} layers turn least: {span_words(best, n)} {number(float(distances(similarity, n)[best]))}")
+        if n > 1 and (best := nearest(similarity, n)):
+            parts.append(f"{n} layers turn least: {span_words(best[0], n)} {number(best[1])}")
     while len(parts) > 1 and not _fit(parts, width, lines):
         parts.pop()
     return parts or ["no numbers"]
@@ -87,14 +85,6 @@ def _fit(parts: Sequence[str], width: int, lines: int) -> bool:
         else:
             used += 3 * bool(used) + len(part)
     return lines > 0 and used <= width
-
-
-def _least(values: np.ndarray) -> int | None:
-    return None if np.isnan(values).all() else int(np.nanargmin(values))
-
-
-def span_words(first: int, n: int) -> str:
-    return f"{first}" if n == 1 else f"{first}-{first + n - 1}"
 
 
 def point(similarity: Similarity, first: int, n: int, view: str) -> list[str]:
@@ -200,26 +190,25 @@ def grid(similarity: Similarity, first: int, n: int, width: int, height: int, gl
     Exactly `height` lines of at most `width` cells."""
     from stagescope.curves import exactly
 
-    seen, shades = shape(len(similarity.cka), width, height), SHADES[glyphs.ascii_only]
+    seen = shape(len(similarity.cka), width, height)
     here = (first + n) // seen.down, first // seen.across
     lines = []
     for row in reversed(range(seen.rows)):
         line = Text(f"{row * seen.down:3} ", "bold" if row == here[0] else "dim")
         for column in range(seen.columns):
-            value = _mean(similarity.cka, row, column, seen)
-            drawn = (" " if math.isnan(value) else shades[bisect_right(STEPS, value)]) * seen.cell
+            drawn = shade(_mean(similarity.cka, row, column, seen), STEPS, glyphs.ascii_only)[0] * seen.cell
             if (row, column) == here:
                 line.append(glyphs.cursor + drawn[1:], "not dim bold reverse")
             else:
-                line.append(drawn, "not dim not bold rgb(230,159,0)")
+                line.append(drawn, f"not dim not bold {SHADED}")
         lines.append(line)
     step = -(-4 // seen.cell)  # columns from number to number
     marks = "".join(fit(f"{column * seen.across}", seen.cell * step) for column in range(0, seen.columns, step))
     several = {n for n in (seen.down, seen.across) if n > 1}
     share = f", {' x '.join(map(str, (seen.down, seen.across)))} depths a cell: their mean" if several else ""
-    key = ", ".join(f"{shade} from {number(step)}" for shade, step in zip(shades[1:], STEPS, strict=True))
+    key = shade_key([number(step) for step in STEPS], glyphs.ascii_only)
     title = Text(f"CKA of every two depths, 0 is the embedding{share}", "bold")
-    head = [title, Text(f"{shades[0]} less, {key}; blank: no number", "dim")][: seen.top]
+    head = [title, Text(f"from {key}; {SHADES[glyphs.ascii_only][0]} less; blank: no number", "dim")][: seen.top]
     return exactly([*head, *lines, Text(" " * NUMBERS + marks, "dim")], width, height, glyphs.ascii_only)
 
 
