@@ -275,6 +275,20 @@ async def test_heads_off_are_marked_and_their_attention_still_toggles():
         await until(pilot, lambda: "layer 2 has heads 0-3" in drawn(app))
 
 
+async def test_a_head_switched_off_where_it_is_shown_joins_the_schedule_and_leaves_it():
+    async with running(schedule="drop 3") as (app, pilot, _):
+        for schedule in ("drop 3; head-off 2.3", "drop 3"):
+            await pilot.press("H")
+            await until(pilot, lambda: isinstance(app.screen, HeadsScreen) and app.screen.of_words and not app.screen.running)
+            await pilot.press("x")
+            await until(pilot, lambda: str(app.explore.schedule) == schedule, schedule)
+        await pilot.press(":", *"drop 2", "enter", "H")
+        await until(pilot, lambda: isinstance(app.screen, HeadsScreen) and app.screen.of_words and not app.screen.running)
+        await pilot.press("x")
+        await until(pilot, lambda: "layer 2 is already dropped" in drawn(app))
+        assert str(app.explore.schedule) == "drop 2"
+
+
 async def test_undo_redo_and_the_baseline():
     async with running() as (app, pilot, _):
         shown = lambda: str(app.explore.schedule)  # noqa: E731
