@@ -198,7 +198,7 @@ def attention_text(evidence: Evidence, width: int = LINE, k: int = 5) -> list[Te
     each = "the token" if k == 1 else f"each of the {k} tokens"
     drawn = "with sink" if bar_of == weight else "sink-free"
     even = [weigh(uniform_of(evidence, name)) or "none" for name in (*names, "sink_mass")]
-    named = [f"L{at} H{head} {weigh(heads[at, head])}" for at, head in strongest(heads, MOST_HEADS)]
+    named = [f"{at}.{head} {weigh(heads[at, head])}" for at, head in strongest(heads, MOST_HEADS)]
     lines = [
         *_head(evidence),
         Text(f"mean attention weight to {each} before (Figure 4); bars {drawn}", style="bold"),

@@ -160,7 +160,7 @@ def heads(
     if measure == "entropy_change_bits":
         key += "; down from " + " ".join(f"{glyph} {step:g}" for glyph, step in zip(falling[1:], steps, strict=True))
     largest = sorted(zip(*np.nonzero(~np.isnan(values)), strict=True), key=lambda at: -abs(values[at]))
-    side = [f"L{layer:<2} H{head:<2} {values[layer, head]:+.3g}" for layer, head in largest]
+    side = [f"{f'{layer}.{head}':<6} {values[layer, head]:+.3g}" for layer, head in largest]
     if measure != "entropy_change_bits":
         side = [line.replace("+", "") for line in side]
     above = [Text.assemble((name, "bold"), f", one head off{' · ' * bool(averaged)}{averaged}"), Text(key, "dim")]

@@ -136,7 +136,7 @@ def heads_text(scores: HeadScores, width: int = LINE) -> list[Text | Table]:
         mean, low, high = scores.score[layer, head]
         held = scores.held[layer, head]
         table.add_row(
-            f"L{layer} H{head}",
+            f"{layer}.{head}",
             f"{mean:+.3f}",
             _ends(low, high),
             f"{held[0]:+.3f}",

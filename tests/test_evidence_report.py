@@ -103,7 +103,7 @@ def test_text_has_the_last_layer_on_top_and_the_uniform_line(k):
     assert [line.split()[0] for line in lines[title + 1 : title + 13]] == [str(n) for n in reversed(range(12))]
     assert all("┊" in line for line in lines[title + 1 : title + 13])
     (at, head), *_ = strongest(evidence.head_no_sink[..., OFFSETS.index(k)], 1)
-    assert any(f"strongest heads, sink-free: L{at} H{head} " in line for line in lines)
+    assert any(f"strongest heads, sink-free: {at}.{head} " in line for line in lines)
 
 
 @pytest.mark.parametrize("documents", [1, 900])

@@ -31,7 +31,7 @@ def printed(lines) -> list[str]:
 
 @pytest.fixture
 def scores():
-    """Six layers: L2 H3 joins, L1 H0 did so by chance, and layer 5 has no attention."""
+    """Six layers: 2.3 joins, 1.0 did so by chance, and layer 5 has no attention."""
     found = head_scores(FakeEngine(n_layers=6).info, FindHeads())
     found.score[1, 0], found.held[1, 0] = (0.5, 0.4, 0.6), (0.02, -0.05, 0.1)
     for values in (found.score, found.held, found.joined, found.control):
@@ -66,8 +66,8 @@ def test_all_heads_are_told_in_order_of_their_scores(scores) -> None:
 def test_the_table_says_which_hold_and_how_it_was_measured(scores) -> None:
     told = printed(heads_text(scores, 80))
     title = next(at for at, line in enumerate(told) if line.startswith("head "))
-    assert told[title + 1].startswith(f"L2 H{scores.model.n_heads - 1} ") and told[title + 1].endswith("yes")
-    assert told[title + 2].startswith("L1 H0 ") and told[title + 2].endswith("no")
+    assert told[title + 1].startswith(f"2.{scores.model.n_heads - 1} ") and told[title + 1].endswith("yes")
+    assert told[title + 2].startswith("1.0 ") and told[title + 2].endswith("no")
     assert any("120 words of 3 tokens searched, 60 held out" in line for line in told)
     assert any("2 tokens back" in line for line in told) and any("ent|angle|ment" in line for line in told)
     assert not any("only" in line for line in told) and "nan" not in "".join(told).lower()
