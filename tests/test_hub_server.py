@@ -77,6 +77,8 @@ class User:
     def start(self, *words: str, **more: str) -> subprocess.Popen:
         command = [sys.executable, "-m", "stagescope", *words]
         pipe = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        # A shell starts jobs in the background with SIGINT ignored, and so would be what they start.
+        pipe["preexec_fn"] = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)
         self.started.append(subprocess.Popen(command, env=self.environment | more, **pipe))
         return self.started[-1]
 
