@@ -34,19 +34,20 @@ ACTIVE = 18  # cells for where a neuron is most active
 # -------------------------------------------------------------------------------------------------- JSON
 
 
-def neurons_json(census: Census, info: ModelInfo, strongest: Neurons | None = None) -> dict[str, Any]:
-    """Schema neurons/1; with `strongest` also the tokens of the prompt, and those neurons."""
-    made = {
-        "schema": "neurons/1",
-        "model": model_json(info),
-        "orientation": census.orientation,
-        "text": census.text,
-        "null": {"directions": census.null_directions, "above": number(census.null_above)},
-        "layers": [
-            {"layer": layer, **{name: n for name, n in zip(COUNTS, counts, strict=True)}, "of": census.d_mlp}
-            for layer, counts in enumerate(layer_counts(census))
-        ],
-    }
+def neurons_json(census: Census | None, info: ModelInfo, strongest: Neurons | None = None) -> dict[str, Any]:
+    """Schema neurons/1; with `strongest` also the tokens of the prompt, and those neurons. Without a census neither its
+    counts nor signs are known."""
+    made: dict[str, Any] = {"schema": "neurons/1", "model": model_json(info)}
+    if census:
+        made |= {
+            "orientation": census.orientation,
+            "text": census.text,
+            "null": {"directions": census.null_directions, "above": number(census.null_above)},
+            "layers": [
+                {"layer": layer, **{name: n for name, n in zip(COUNTS, counts, strict=True)}, "of": census.d_mlp}
+                for layer, counts in enumerate(layer_counts(census))
+            ],
+        }
     if strongest:
         made["prompt"] = strongest.prompt
         made["tokens"] = [{"id": token.id, "text": token.text} for token in strongest.tokens]
@@ -55,8 +56,8 @@ def neurons_json(census: Census, info: ModelInfo, strongest: Neurons | None = No
     return made
 
 
-def _neuron_json(row: NeuronRow, activation: np.ndarray, census: Census, texts: dict[int, str]) -> dict[str, Any]:
-    """All told as it fires, the activation too: as the network computes it times `sign`, unless that is 0."""
+def _neuron_json(row: NeuronRow, activation: np.ndarray, census: Census | None, texts: dict[int, str]) -> dict[str, Any]:
+    """All told as it fires, the activation too: as the network computes it times `sign`, unless that is 0 (or null)."""
 
     def tokens(ids: Sequence[int], cosines: Sequence[float]) -> list[dict[str, Any]]:
         return [
@@ -68,7 +69,7 @@ def _neuron_json(row: NeuronRow, activation: np.ndarray, census: Census, texts: 
         "index": row.index,
         "kind": row.kind,
         **{name: number(getattr(row, name)) for name in ("kurtosis", "skew", "variance", "consistency")},
-        "sign": int(census.sign[row.layer, row.index]),
+        "sign": int(census.sign[row.layer, row.index]) if census else None,
         "promoted": tokens(row.promoted, row.promoted_cos),
         "suppressed": tokens(row.suppressed, row.suppressed_cos),
         "activation": numbers(activation),
@@ -78,9 +79,21 @@ def _neuron_json(row: NeuronRow, activation: np.ndarray, census: Census, texts: 
 # -------------------------------------------------------------------------------------------- plain text
 
 
-def neurons_text(census: Census, strongest: Neurons | None = None, width: int = 120) -> list[Text | Table]:
+def neurons_text(census: Census | None, strongest: Neurons | None = None, width: int = 120) -> list[Text | Table]:
     """The layers, deepest on top, and what stands beside them; then a table of each class of the strongest neurons, in
     `width` cells."""
+    lines: list[Text | Table] = census_text(census) if census else []
+    if strongest:
+        by_kind = groupby(zip(strongest.rows, activations(strongest, census), strict=True), lambda both: both[0].kind)
+        for kind, members in by_kind:
+            where = "" if strongest.layer is None else f" of layer {strongest.layer}"
+            by = "variance" if kind == "partition" else "kurtosis"
+            title = Text(f"\nstrongest {NAMES[kind]}{where}, by {by}", style="bold")
+            lines += [title, _strongest(list(members), strongest, width)]
+    return lines
+
+
+def census_text(census: Census) -> list[Text | Table]:
     table = _table("layer", "kurtosis > 10", "prediction", "suppression", "unsigned", "partition?", "of")
     for layer, counts in reversed(list(enumerate(layer_counts(census)))):
         table.add_row(str(layer), *map(str, counts), str(census.d_mlp))
@@ -89,13 +102,6 @@ def neurons_text(census: Census, strongest: Neurons | None = None, width: int = 
         lines.append(Text("above 1 %: this vocabulary is degenerate and the counts say little.", style="bold"))
     if census.orientation == "corpus":
         lines.append(Text(f"gated MLPs have no sign in the weights: oriented on {printable(census.text)}"))
-    if strongest:
-        by_kind = groupby(zip(strongest.rows, activations(strongest, census), strict=True), lambda both: both[0].kind)
-        for kind, members in by_kind:
-            where = "" if strongest.layer is None else f" of layer {strongest.layer}"
-            by = "variance" if kind == "partition" else "kurtosis"
-            title = Text(f"\nstrongest {NAMES[kind]}{where}, by {by}", style="bold")
-            lines += [title, _strongest(list(members), strongest, width)]
     return lines
 
 
@@ -148,8 +154,10 @@ def null_words(census: Census) -> str:
     return f"null: {100 * census.null_above:.1f} % of {census.null_directions} random directions"
 
 
-def activations(strongest: Neurons, census: Census) -> np.ndarray:
-    """[rows, T] as each neuron fires: above 0 it promotes what it is said to promote."""
+def activations(strongest: Neurons, census: Census | None) -> np.ndarray:
+    """[rows, T] as each neuron fires: above 0 it promotes what it is said to promote. Without a census as computed."""
+    if census is None:
+        return strongest.activation
     signs = [-1.0 if census.sign[row.layer, row.index] < 0 else 1.0 for row in strongest.rows]
     return strongest.activation * np.array(signs, np.float32)[:, None]
 

@@ -6,7 +6,7 @@ import argparse
 
 from stagescope import __version__
 
-LATER = ("generate", "session")  # words kept for commands to come
+LATER = ("generate",)  # words kept for commands to come
 STAGE_COMMANDS = ("stages", "attention", "norms", "lens", "neurons", "paper")
 CAUSE_COMMANDS = ("attribution", "heads", "probe", "similarity")
 DEFAULT_MODEL = "smollm2-135m"  # as protocol.DEFAULT_MODEL, which would import numpy
@@ -22,7 +22,9 @@ COMMANDS = {
     "heads": "heads that join the pieces of words; one head's pattern on a prompt",
     "probe": "do single neurons tell that the next token ends in -ing, or any suffix",
     "similarity": "how alike the layers are: block influence, angular distance, CKA",
+    "compare": "two readings side by side: two schedules, two prompts, two models of one tokenizer",
     "paper": "the paper's Figures 3 to 10 of a model, as one HTML file",
+    "session": "what the app recorded: list, show, replay, watch, export",
     "models": "list, pull, info",
     "doctor": "what this machine has and lacks",
     "where": "the folders stagescope uses",
@@ -31,19 +33,20 @@ COMMANDS = {
 VALUE_OPTIONS = (
     *("--model", "-m", "--device", "--dtype", "--threads", "--memory", "--bos", "--edit", "--position", "--lens"),
     *("--top", "--corpus", "--kind", "--schedules", "--track", "--tokens", "--window", "--svg", "--layer", "--follow", "--out", "-k"),
-    *("--head", "--pieces", "--suffix", "--token", "--contexts"),
+    *("--head", "--pieces", "--suffix", "--token", "--contexts", "--with-edit", "--with-prompt", "--with-model", "--session"),
 )
 
 
-def _common() -> argparse.ArgumentParser:
+def machine(default_model: str | None = DEFAULT_MODEL) -> argparse.ArgumentParser:
+    """What every command that loads a model takes. default_model: None where a session says which."""
     common = argparse.ArgumentParser(add_help=False)
     group = common.add_argument_group("model and machine")
-    group.add_argument("-m", "--model", default=DEFAULT_MODEL, help="catalogue name, hub id, directory or .gguf file")
+    group.add_argument("-m", "--model", default=default_model, help="catalogue name, hub id, directory or .gguf file")
     group.add_argument("--device", help="cpu, cuda or cuda:N (default: the GPU with most free memory, else cpu)")
-    group.add_argument("--dtype", default="auto", choices=("auto", "float32", "bfloat16", "float16"))
+    group.add_argument("--dtype", default=default_model and "auto", choices=("auto", "float32", "bfloat16", "float16"))
     group.add_argument("--threads", type=_positive, help="CPU threads (default: physical cores minus one)")
     group.add_argument("--memory", type=_bytes, metavar="SIZE", help="what a sweep may take beside the weights (2G)")
-    group.add_argument("--bos", default="auto", metavar="TOKEN", help="prefix token: auto, none, or its text")
+    group.add_argument("--bos", default=default_model and "auto", metavar="TOKEN", help="prefix token: auto, none, or its text")
     group.add_argument("--no-bos", dest="bos", action="store_const", const="none", help="no prefix token")
     group.add_argument("--chat", action="store_true", help="put the prompt through the model's chat template")
     group.add_argument("--no-cache", dest="cache", action="store_false", help="compute everything anew, store nothing")
@@ -57,7 +60,7 @@ def app_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="stagescope",
         allow_abbrev=False,
-        parents=[_common()],
+        parents=[machine()],
         formatter_class=argparse.RawDescriptionHelpFormatter,
         description="A terminal microscope for the layers of a language model.",
         epilog=f"commands (stagescope COMMAND --help tells more):\n{listing}\n\n`stagescope -- read` reads the word “read”.",
@@ -68,6 +71,8 @@ def app_parser() -> argparse.ArgumentParser:
     parser.add_argument("--lens", default="standard", choices=("standard", "v1"))
     parser.add_argument("--ascii", action="store_true", help="plain ASCII bars and marks")
     parser.add_argument("--no-mouse", action="store_true", help="no mouse reporting (less traffic over ssh)")
+    parser.add_argument("--no-record", dest="record", action="store_const", const=False, help="keep no session")
+    parser.add_argument("--session", metavar="NAME", help="go on with a session: its id, name or file, or last")
     parser.add_argument("--version", action="version", version=f"stagescope {__version__}")
     return parser
 
@@ -76,7 +81,7 @@ def command_parser(command: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog=f"stagescope {command}",
         allow_abbrev=False,
-        parents=[_common()],
+        parents=[machine()],
         description=_sentence(COMMANDS[command]),
     )
     if command == "read":
@@ -100,7 +105,7 @@ def sweep_parser() -> argparse.ArgumentParser:
         prog="stagescope sweep",
         usage="%(prog)s [options] (PROMPT... | --corpus FILE)",
         allow_abbrev=False,
-        parents=[_common()],
+        parents=[machine()],
         formatter_class=argparse.RawDescriptionHelpFormatter,
         description=f"{_sentence(COMMANDS['sweep'])}\n\nkinds:\n{listing}",
     )
@@ -127,7 +132,7 @@ def stage_parser(command: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog=f"stagescope {command}",
         allow_abbrev=False,
-        parents=[_common()],
+        parents=[machine()],
         description=_sentence(COMMANDS[command]),
     )
     if command == "neurons":
@@ -180,7 +185,7 @@ def cause_parser(command: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog=f"stagescope {command}",
         allow_abbrev=False,
-        parents=[_common()],
+        parents=[machine()],
         description=_sentence(COMMANDS[command]),
     )
     corpus = "a text or JSON lines with a field text; - is standard input (default: the help of Python)"

@@ -198,19 +198,25 @@ def _row_json(data: Sweep | CorpusSweep, index: int, summaries: dict[str, np.nda
 
 
 def csv_lines(data: Sequence[Sweep] | CorpusSweep) -> Iterator[str]:
-    """A header and a line for each row and prompt, as RFC 4180 quotes them, without line ends.
+    """The columns and rows of `row_numbers` as RFC 4180 quotes them, a line each, without line ends. NaN is an empty cell.
 
-    Numbers are exact, NaN is an empty cell. `scored` is how many positions or tokens the means are over, that of the loss
-    one fewer a prompt or document: nothing follows the last token. A trace, read at one position, also has the tracked
-    token's rank and p there. Text keeps its characters (control characters
-    written out, so a row is a line): a cell that begins with = + - @ is data, and an apostrophe before it would be a
-    wrong prompt to every reader but a spreadsheet.
+    A cell that begins with = + - @ is data, and an apostrophe before it would be a wrong prompt to every reader but a
+    spreadsheet.
+    """
+    columns, rows = row_numbers(data)
+    yield from map(csv_line, (columns, *rows))
+
+
+def row_numbers(data: Sequence[Sweep] | CorpusSweep) -> tuple[tuple[str, ...], list[tuple[Any, ...]]]:
+    """Columns, and a row for each schedule and prompt: numbers exact, NaN as None, texts with their control characters
+    written out, so that a row is a line.
+
+    `scored` is how many positions or tokens the means are over, that of the loss one fewer a prompt or document: nothing
+    follows the last token. A trace, read at one position, also has the tracked token's rank and p there.
     """
     statistics = [f"{measure}_{name}" for measure in MEASURES for name in STATISTICS]
-    yield _csv_line(
-        ["prompt", "schedule", "kind", "layer", "variant", "position", "index", "scored", *statistics]
-        + ["tracked_rank", "tracked_p", "note"]
-    )
+    of_row = ("prompt", "schedule", "kind", "layer", "variant", "position", "index", "scored")
+    rows = []
     for sweep in [data] if isinstance(data, CorpusSweep) else data:
         summaries = np.concatenate([summary(sweep, measure) for measure in MEASURES], axis=1)
         if isinstance(sweep, CorpusSweep):
@@ -223,13 +229,15 @@ def csv_lines(data: Sequence[Sweep] | CorpusSweep) -> Iterator[str]:
                 (at,) = sweep.positions
                 tracked = [number(sweep.tracked_rank[index, at]), number(sweep.tracked_p[index, at])]
             cells = [prompt, row.schedule, row.kind, row.layer, row.variant, row.position, row.index, scored]
-            yield _csv_line([*cells, *map(number, summaries[index]), *tracked, note(sweep, index)])
+            cells += [*map(number, summaries[index]), *tracked, note(sweep, index)]
+            rows.append(tuple(printable(cell) if isinstance(cell, str) else cell for cell in cells))
+    return (*of_row, *statistics, "tracked_rank", "tracked_p", "note"), rows
 
 
-def _csv_line(cells: Iterable[Any]) -> str:
+def csv_line(cells: Iterable[Any]) -> str:
+    """Cells as RFC 4180 quotes them, without a line end."""
     line = io.StringIO()
-    safe = [printable(cell) if isinstance(cell, str) else cell for cell in cells]
-    csv.writer(line, lineterminator="").writerow(safe)
+    csv.writer(line, lineterminator="").writerow(cells)
     return line.getvalue()
 
 

@@ -57,6 +57,9 @@ FIELDS["ProbeScore"] = st.deferred(lambda: messages(protocol.ProbeScore))
 for name in ("NeuronRow", "Signal", "Stage", "ProbeScore"):
     rows = st.deferred(lambda name=name: st.lists(messages(getattr(protocol, name)), max_size=2).map(tuple))
     FIELDS[f"tuple[{name}, ...]"] = rows
+FIELDS["Read"] = st.deferred(lambda: messages(Read))
+FIELDS["Reading"] = st.deferred(lambda: messages(Reading))
+FIELDS["tuple[tuple[int, int], ...]"] = st.lists(st.tuples(integers, integers), max_size=2).map(tuple)
 FIELDS["ModelInfo"] = st.deferred(lambda: messages(ModelInfo))
 FIELDS["tuple[SweepRow, ...]"] = st.deferred(lambda: st.lists(messages(protocol.SweepRow), max_size=2).map(tuple))
 

@@ -28,6 +28,7 @@ from stagescope.engine import wire
 from stagescope.engine.protocol import (
     Attribution,
     Census,
+    Comparison,
     Evidence,
     HeadPattern,
     HeadScores,
@@ -42,7 +43,9 @@ from stagescope.engine.protocol import (
 
 LIMIT_BYTES = 512 * 2**20
 MEANING = 2  # raised when an answer comes to mean something else, or has other shapes, within one version
-Findings = Evidence | LensCurves | Neurons | StageMap | HeadScores | HeadPattern | Attribution | Similarity | Probe
+Findings = (
+    Evidence | LensCurves | Neurons | StageMap | HeadScores | HeadPattern | Attribution | Similarity | Probe | Comparison
+)
 Entry = Reading | Census | Sweep | Findings
 log = logging.getLogger(__name__)
 

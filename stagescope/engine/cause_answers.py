@@ -1,4 +1,4 @@
-"""How the local engine answers what is asked of heads, probes and causes. What can be is answered from the cache, before the
+"""How the local engine answers what is asked of heads, probes, causes and comparisons. What can be is answered from the cache, before the
 weights are loaded."""
 
 from __future__ import annotations
@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from stagescope.engine import attribution, pattern, probe, similarity, subjoiners
+from stagescope.engine import attribution, comparison, pattern, probe, similarity, subjoiners
 from stagescope.engine.plan import uses_means
 from stagescope.engine.protocol import (
     Census,
@@ -16,6 +16,7 @@ from stagescope.engine.protocol import (
     ShowPattern,
     TakeAttribution,
     TakeCensus,
+    TakeComparison,
     TakeProbe,
     TakeSimilarity,
 )
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 _OF_TEXTS = {FindHeads: subjoiners, TakeSimilarity: similarity, TakeProbe: probe}
 _OF_PROMPT = {ShowPattern: pattern, TakeAttribution: attribution}
+_OF_TWO = {TakeComparison: comparison}
 
 
 def known(engine: LocalEngine, request: OfCauses) -> Reply | None:
@@ -33,7 +35,7 @@ def known(engine: LocalEngine, request: OfCauses) -> Reply | None:
     if not engine.certain or not engine.request.cache:
         return None
     asked = (request, engine.info, engine.request, engine.tokenizer)
-    return (_OF_TEXTS | _OF_PROMPT)[type(request)].recalled(*asked)
+    return (_OF_TEXTS | _OF_PROMPT | _OF_TWO)[type(request)].recalled(*asked)
 
 
 def answer(engine: LocalEngine, request: OfCauses) -> Iterator[Reply]:
@@ -41,7 +43,8 @@ def answer(engine: LocalEngine, request: OfCauses) -> Iterator[Reply]:
         yield found
         return
     engine.need_weights()
-    yield from _of_prompt(engine, request) if type(request) in _OF_PROMPT else _of_texts(engine, request)
+    answers = {**dict.fromkeys(_OF_TEXTS, _of_texts), **dict.fromkeys(_OF_PROMPT, _of_prompt), TakeComparison: _of_two}
+    yield from answers[type(request)](engine, request)
 
 
 def _of_texts(engine: LocalEngine, request: FindHeads | TakeSimilarity | TakeProbe) -> Iterator[Reply]:
@@ -71,3 +74,10 @@ def _of_prompt(engine: LocalEngine, request: ShowPattern | TakeAttribution) -> I
         if engine.prompt:
             engine.let_go(asked)
     yield found
+
+
+def _of_two(engine: LocalEngine, request: TakeComparison) -> Iterator[Progress | Reply]:
+    sides = comparison.settle(request, engine.request, engine.info, engine.tokenizer)
+    if any(uses_means(asked.plan) for asked in sides):
+        yield from engine.measure_averages()
+    yield comparison.take(engine, request)

@@ -8,6 +8,7 @@ import numpy as np
 
 from stagescope.engine.messages import ModelInfo, Texts
 from stagescope.engine.tokens import Token
+from stagescope.engine.told import Told
 
 PIECES = (2, 3, 4)  # tokens a word may have, of which sub-joiner heads are searched (paper, Figure 9: 3)
 
@@ -62,8 +63,8 @@ class TakeProbe:
 # ----------------------------------------------------------------------------------------------- replies
 
 
-@dataclass(frozen=True, eq=False)
-class HeadScores:
+@dataclass(frozen=True, eq=False, repr=False)
+class HeadScores(Told):
     """Sub-joiner scores of every head (paper, Figure 9). L layers, H heads.
 
     A word of `pieces` tokens stands after a context; its last piece looks at its first with `joined`. In the same context
@@ -88,8 +89,8 @@ class HeadScores:
         return [(int(at) // self.score.shape[1], int(at) % self.score.shape[1]) for at in order]
 
 
-@dataclass(frozen=True, eq=False)
-class HeadPattern:
+@dataclass(frozen=True, eq=False, repr=False)
+class HeadPattern(Told):
     """Where one head looks on one prompt. T tokens."""
 
     model: ModelInfo
@@ -102,8 +103,8 @@ class HeadPattern:
     cached: bool = False
 
 
-@dataclass(frozen=True, eq=False)
-class Attribution:
+@dataclass(frozen=True, eq=False, repr=False)
+class Attribution(Told):
     """Direct logit attribution of one run over one prompt. N depths (0 is the embedding), T tokens.
 
     The logit of a token, less the mean logit over the vocabulary and before any soft cap, is a sum: `constant` (biases),
@@ -149,8 +150,8 @@ class Attribution:
         return self.logit - self.baseline.logit - (self.changes() * self.edited).sum((0, 1))
 
 
-@dataclass(frozen=True, eq=False)
-class Similarity:
+@dataclass(frozen=True, eq=False, repr=False)
+class Similarity(Told):
     """How alike the layers of a model are over some texts. L layers, N = L + 1 depths."""
 
     model: ModelInfo
@@ -182,8 +183,8 @@ class ProbeScore:
     high: float
 
 
-@dataclass(frozen=True, eq=False)
-class Probe:
+@dataclass(frozen=True, eq=False, repr=False)
+class Probe(Told):
     """Does the next token end in a suffix? Linear probes on single neurons, on the k best together, and the model's own
     answer (paper, Figure 10)."""
 

@@ -14,11 +14,12 @@ from dataclasses import replace
 
 import numpy as np
 
-from stagescope.engine import fake_causes, fake_findings, pool
+from stagescope.engine import comparison, fake_causes, fake_findings, pool
 from stagescope.engine.kinds import OF_CENSUS, OF_PARTS, entries, listed
 from stagescope.engine.protocol import (
     DEFAULT_PROMPT,
     Census,
+    Comparison,
     EngineError,
     Failure,
     FindHeads,
@@ -36,6 +37,7 @@ from stagescope.engine.protocol import (
     Sweep,
     TakeAttribution,
     TakeCensus,
+    TakeComparison,
     TakeEvidence,
     TakeLens,
     TakeProbe,
@@ -196,7 +198,7 @@ class FakeEngine:
                 yield from self._census()
                 yield fake_findings.stage_map(self.info, request.texts)
 
-    def _cause(self, request: FindHeads | ShowPattern | TakeAttribution | TakeSimilarity | TakeProbe):
+    def _cause(self, request: FindHeads | ShowPattern | TakeAttribution | TakeSimilarity | TakeProbe | TakeComparison):
         yield Progress("measuring", 0.1, 9.0)
         match request:
             case FindHeads():
@@ -213,6 +215,23 @@ class FakeEngine:
                 yield fake_causes.similarity(self.info, request)
             case TakeProbe():
                 yield fake_causes.probe(self.info, request)
+            case TakeComparison():
+                try:
+                    yield self._comparison(request)
+                except EngineError as error:
+                    yield error.failure
+                except ScheduleError as error:
+                    yield Failure("usage", f"schedule: {error.reason}")
+
+    def _comparison(self, request: TakeComparison) -> Comparison:
+        """KL and distances of no meaning, 0 where both sides are one. Raises EngineError, ScheduleError."""
+        a, b = (self.reading(read, tuple(range(len(self.tokenize(read.prompt))))) for read in (request.a, request.b))
+        found = comparison.of_readings(a, b)
+        apart = np.array([np.nan_to_num(b.kl_nats[j] + a.kl_nats[i]) for i, j in found.pairs], np.float32)
+        apart += a.prompt != b.prompt
+        apart *= (a.prompt, a.schedule) != (b.prompt, b.schedule)
+        distances = {"resid_rel": apart / 5, "resid_cos": np.exp(-apart)}
+        return replace(found, kl_nats=apart, effect_kl_nats=apart[-1], **distances)
 
     def _find(self, request: FindToken):
         tokens = self.tokenize(request.text)[1:]

@@ -39,6 +39,7 @@ from stagescope.engine.protocol import (
     SweepCorpus,
     TakeAttribution,
     TakeCensus,
+    TakeComparison,
     TakeEvidence,
     TakeLens,
     TakeProbe,
@@ -56,7 +57,7 @@ if TYPE_CHECKING:
     from stagescope.engine.reading import Prompt
 
 OfStages = TakeEvidence | TakeLens | ShowNeurons | MapStages
-OfCauses = FindHeads | ShowPattern | TakeAttribution | TakeSimilarity | TakeProbe
+OfCauses = FindHeads | ShowPattern | TakeAttribution | TakeSimilarity | TakeProbe | TakeComparison
 PATIENCE = 1.0  # seconds of a reading after which its progress is told
 KEPT_BYTES = 512 * 2**20  # residual streams kept for the prompt at hand, so that a toggle starts at its first change
 
@@ -254,22 +255,26 @@ class LocalEngine:
             raise EngineError("error", "the weights are not loaded yet.", "Ask again when they are.")
 
     def prompt_at_hand(self, asked: Question) -> Prompt:
+        if self.prompt and tuple(token.id for token in self.prompt.tokens) == asked.ids:
+            self.prompt.text = asked.request.prompt
+            return self.prompt
+        self._forget_prompt()
+        self.prompt = self.begin(asked)
+        return self.prompt
+
+    def begin(self, asked: Question) -> Prompt:
+        """A prompt on which nothing has run."""
         import torch
 
         from stagescope.engine import blocks
         from stagescope.engine.reading import Prompt
         from stagescope.engine.runner import Node
 
-        if self.prompt and tuple(token.id for token in self.prompt.tokens) == asked.ids:
-            self.prompt.text = asked.request.prompt
-            return self.prompt
-        self._forget_prompt()
         self.checkpoint()
         begun = blocks.start(self.net, torch.tensor([asked.ids]))
         spelled = texts(self.tokenizer, asked.ids)
         tokens = tuple(Token(token, spelled[token]) for token in asked.ids)
-        self.prompt = Prompt(asked.request.prompt, tokens, begun, Node(x=begun.x[0]))
-        return self.prompt
+        return Prompt(asked.request.prompt, tokens, begun, Node(x=begun.x[0]))
 
     def let_go(self, asked: Question) -> None:
         """Keep the residuals of the prompt at hand within their budget, the baseline's and the latest always."""

@@ -3,7 +3,8 @@
 Plain frozen dataclasses of numpy arrays and plain values: no tensor leaves the engine. The screen draws a
 Reading, the command line prints one, an export stores one. Three engines speak this protocol: in this process
 (engine/local.py), a child process (engine/client.py) and a seeded fake (engine/fake.py). Everything they say is found
-here; what is said of the stages stands in stage_messages.py, of heads, probes and causes in cause_messages.py.
+here; what is said of the stages stands in stage_messages.py, of heads, probes and causes in
+cause_messages.py, of two readings side by side in compare_messages.py.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from stagescope.engine.cause_messages import (
     TakeProbe,
     TakeSimilarity,
 )
+from stagescope.engine.compare_messages import Comparison, TakeComparison
 from stagescope.engine.messages import (
     EXIT_CODES,
     LENSES,
@@ -56,15 +58,16 @@ from stagescope.engine.stage_messages import (
     TakeLens,
 )
 from stagescope.engine.tokens import Token
+from stagescope.engine.told import Told
 
 __all__ = [
     "DEFAULT_MODEL", "DEFAULT_PROMPT", "EXIT_CODES", "HIGH_KURTOSIS", "LENSES", "MEASURES", "MOST_PROMPTS", "OFFSETS",
-    "OF_DEPTHS", "OF_LAYERS", "PARTITION_VARIANCE", "PARTS", "PIECES", "Attribution", "Census", "CorpusSweep", "Engine",
-    "EngineError", "Evidence", "Failure", "FindHeads", "FindToken", "HeadPattern", "HeadScores", "LensCurves", "Load",
-    "MapStages", "ModelInfo", "NeuronRow", "Neurons", "Probe", "ProbeScore", "Progress", "Read", "Reading", "Reply",
-    "Request", "ShowNeurons", "ShowPattern", "Signal", "Similarity", "Stage", "StageMap", "Sweep", "SweepCorpus",
-    "SweepRow", "TakeAttribution", "TakeCensus", "TakeEvidence", "TakeLens", "TakeProbe", "TakeSimilarity", "TakeSweep",
-    "Texts", "mean_positions",
+    "OF_DEPTHS", "OF_LAYERS", "PARTITION_VARIANCE", "PARTS", "PIECES", "Attribution", "Census", "Comparison",
+    "CorpusSweep", "Engine", "EngineError", "Evidence", "Failure", "FindHeads", "FindToken", "HeadPattern",
+    "HeadScores", "LensCurves", "Load", "MapStages", "ModelInfo", "NeuronRow", "Neurons", "Probe", "ProbeScore",
+    "Progress", "Read", "Reading", "Reply", "Request", "ShowNeurons", "ShowPattern", "Signal", "Similarity", "Stage",
+    "StageMap", "Sweep", "SweepCorpus", "SweepRow", "TakeAttribution", "TakeCensus", "TakeComparison", "TakeEvidence",
+    "TakeLens", "TakeProbe", "TakeSimilarity", "TakeSweep", "Texts", "mean_positions",
 ]  # fmt: skip
 
 DEFAULT_MODEL = "smollm2-135m"
@@ -146,15 +149,15 @@ class SweepCorpus:
 
 Request = (
     Load | Read | TakeCensus | FindToken | TakeSweep | SweepCorpus | TakeEvidence | TakeLens | ShowNeurons | MapStages
-    | FindHeads | ShowPattern | TakeAttribution | TakeSimilarity | TakeProbe
+    | FindHeads | ShowPattern | TakeAttribution | TakeSimilarity | TakeProbe | TakeComparison
 )  # fmt: skip
 
 
 # ----------------------------------------------------------------------------------------------- replies
 
 
-@dataclass(frozen=True, eq=False)
-class Reading:
+@dataclass(frozen=True, eq=False, repr=False)
+class Reading(Told):
     """All that one run of one schedule over one prompt shows.
 
     N is the number of depths (executed places + 1; depth 0 is the embedding, N-1 feeds the output), T the number
@@ -205,8 +208,8 @@ HIGH_KURTOSIS = 10.0  # of cos(w_out, W_U') over the vocabulary: above it a neur
 PARTITION_VARIANCE = 5.12  # over d_model: 0.005 at the 1,024 of gpt2-medium
 
 
-@dataclass(frozen=True, eq=False)
-class Census:
+@dataclass(frozen=True, eq=False, repr=False)
+class Census(Told):
     """Neurons of every MLP by the shape of cos(w_out, W_U') over the vocabulary (Gurnee et al. 2024)."""
 
     model: str
@@ -249,8 +252,8 @@ class SweepRow:
 MEASURES = ("kl_nats", "top1_same", "entropy_change_bits", "loss_change_nats", "tracked_rank", "tracked_p")
 
 
-@dataclass(frozen=True, eq=False)
-class Sweep:
+@dataclass(frozen=True, eq=False, repr=False)
+class Sweep(Told):
     """Outcomes of one kind of schedules over one prompt, each against the baseline p of the same prompt.
 
     S rows, T tokens. Arrays are float32, NaN where not computed: rows not done, positions outside `positions`.
@@ -288,8 +291,8 @@ class Sweep:
         return mean_positions(self.model, self.tokens, self.positions)
 
 
-@dataclass(frozen=True, eq=False)
-class CorpusSweep:
+@dataclass(frozen=True, eq=False, repr=False)
+class CorpusSweep(Told):
     """Outcomes of schedules pooled over the tokens of many documents. S rows.
 
     Each measure is [S, 4]: mean over all tokens, median over tokens, low and high end of the mean's 95 % interval
@@ -316,7 +319,7 @@ class CorpusSweep:
 
 Reply = (
     Progress | Failure | ModelInfo | Reading | Census | Token | Sweep | CorpusSweep | Evidence | LensCurves | Neurons
-    | StageMap | HeadScores | HeadPattern | Attribution | Similarity | Probe
+    | StageMap | HeadScores | HeadPattern | Attribution | Similarity | Probe | Comparison
 )  # fmt: skip
 
 

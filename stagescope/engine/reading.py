@@ -85,11 +85,13 @@ def read(
     baseline: Reading | None = None,
     averages: Averages | None = None,
     checkpoint: Callable[[float], None] = lambda fraction: None,
+    followed: Tensor | None = None,
 ) -> Reading:
     """The Reading of `plan` over `positions`, its baseline attached.
 
     schedule: the canonical text of the plan. baseline: a reading of the empty schedule over the same positions, when
-    there is one already: its numbers are not computed again. checkpoint may raise to stop.
+    there is one already: its numbers are not computed again. checkpoint may raise to stop. followed [T]: the tokens to
+    track, in place of what the request says.
     """
     base_plan = plain_plan(net.n_layers)
     # Matrix products of a position: about 12 D^2 a block, V D a depth of the lens.
@@ -112,7 +114,7 @@ def read(
     inherited = slice(0, n_shared if request.lens == "standard" and not only_output else 0)
     own_depths = slice(n_depths - 1 if only_output else inherited.stop, n_depths)
     known = baseline is not None and set(positions) <= set(baseline.positions) and not only_output
-    for chunk in _chunks(positions, n_base + n_depths - n_shared, net.d_vocab, device):
+    for chunk in chunks(positions, n_base + n_depths - n_shared, net.d_vocab, device):
         if len(positions) > 1:
             done = (chunk.start - positions[0]) / len(positions)
             checkpoint(blocks_share + (1 - blocks_share) * done)
@@ -120,7 +122,10 @@ def read(
         base_logp = _base_log_probs(net, prompt, base_nodes[base_depths], chunk, request.lens, keep)
         last, base_last = nodes[-1].x[chunk], base_nodes[-1].x[chunk]
         base_final = base_logp[-1] if request.lens == "standard" else lenses.log_probs(net, base_last)
-        tracked[chunk] = base_final.argmax(-1) if request.tracked is None else request.tracked
+        if followed is not None:
+            tracked[chunk] = followed[chunk]
+        else:
+            tracked[chunk] = base_final.argmax(-1) if request.tracked is None else request.tracked
         if not known:
             base.describe(base_depths, chunk, base_logp, tracked[chunk])
             base.kl_final_nats[base_depths, chunk] = kl_nats(base_final, base_logp).float()
@@ -128,7 +133,7 @@ def read(
             continue
         own, final = None, None
         if own_depths.start < n_depths:
-            own = _log_probs(net, nodes[own_depths], chunk, request.lens)
+            own = log_probs(net, nodes[own_depths], chunk, request.lens)
             final = own[-1] if request.lens == "standard" else None
         if final is None:  # the v1 lens, or an edit that only drops the last layers
             final = lenses.log_probs(net, last)
@@ -184,7 +189,7 @@ def plain_plan(n_layers: int) -> Plan:
     return resolve(Schedule(), n_layers)
 
 
-def _chunks(positions: Sequence[int], n_rows: int, d_vocab: int, device: torch.device) -> list[slice]:
+def chunks(positions: Sequence[int], n_rows: int, d_vocab: int, device: torch.device) -> list[slice]:
     """The positions, which are contiguous, in slices whose log-probabilities fit CHUNK."""
     elements = CHUNK.get(device.type, CHUNK["cpu"])
     if device.type == "cuda":  # 4 bytes each, in about 6 arrays at once
@@ -194,7 +199,7 @@ def _chunks(positions: Sequence[int], n_rows: int, d_vocab: int, device: torch.d
     return [slice(begin, min(begin + size, last)) for begin in range(first, last, size)]
 
 
-def _log_probs(net: Network, nodes: list[Node], chunk: slice, lens: str) -> Tensor:
+def log_probs(net: Network, nodes: list[Node], chunk: slice, lens: str) -> Tensor:
     """The lens [len(nodes), C, V] of a run's last depths."""
     x = torch.stack([node.x[chunk] for node in nodes])
     return lenses.log_probs(net, x) if lens == "standard" else lenses.log_probs_v1(net, x, x[-1:])
@@ -207,7 +212,7 @@ def _base_log_probs(
     key = (chunk.start, lens)
     if keep and key in prompt.at_position:
         return prompt.at_position[key]
-    logp = _log_probs(net, nodes, chunk, lens)
+    logp = log_probs(net, nodes, chunk, lens)
     if keep:
         prompt.at_position.clear()
         prompt.at_position[key] = logp
@@ -225,10 +230,15 @@ def _against(
         if depth < n_shared:
             rel[depth, positions], cos[depth, positions] = 0.0, 1.0
             continue
-        here, there = nodes[depth].x[positions].double(), base_nodes[other].x[positions].double()
-        rel[depth, positions] = _numpy((here - there).norm(dim=-1) / there.norm(dim=-1))
-        cos[depth, positions] = _numpy(torch.cosine_similarity(here, there, dim=-1))
+        rel[depth, positions], cos[depth, positions] = apart(nodes[depth].x[positions], base_nodes[other].x[positions])
     return {"resid_rel": rel, "resid_cos": cos}
+
+
+def apart(x: Tensor, reference: Tensor) -> tuple[np.ndarray, np.ndarray]:
+    """||x - reference|| / ||reference|| and their cosine, [C] each, of residual streams [C, D]."""
+    x, reference = x.double(), reference.double()
+    relative = (x - reference).norm(dim=-1) / reference.norm(dim=-1)
+    return _numpy(relative), _numpy(torch.cosine_similarity(x, reference, dim=-1))
 
 
 def _reading(

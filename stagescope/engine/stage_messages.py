@@ -8,6 +8,7 @@ import numpy as np
 
 from stagescope.engine.messages import LENSES, ModelInfo, Texts
 from stagescope.engine.tokens import Token
+from stagescope.engine.told import Told
 
 OFFSETS = (1, 2, 4, 5, 8, 16)  # k of the attention to the k tokens before (paper, Figure 4)
 
@@ -65,8 +66,8 @@ OF_LAYERS = (
 )
 
 
-@dataclass(frozen=True, eq=False)
-class Evidence:
+@dataclass(frozen=True, eq=False, repr=False)
+class Evidence(Told):
     """What every layer shows in plain runs over some texts, pooled over tokens. Definitions: docs/science.md.
 
     L layers, N = L + 1 depths, H heads, K = len(OFFSETS), M = len(OF_DEPTHS + OF_LAYERS), D documents (a prompt is one).
@@ -101,8 +102,8 @@ class Evidence:
         return columns if name in OF_DEPTHS else columns[:-1]
 
 
-@dataclass(frozen=True, eq=False)
-class LensCurves:
+@dataclass(frozen=True, eq=False, repr=False)
+class LensCurves(Told):
     """What the lens says at one position, depth by depth, under both lenses (in the order of LENSES).
 
     N depths, 2 lenses, F followed tokens. The v1 lens is the paper's first version, for comparison only.
@@ -142,8 +143,8 @@ class NeuronRow:
     suppressed_cos: tuple[float, ...]
 
 
-@dataclass(frozen=True, eq=False)
-class Neurons:
+@dataclass(frozen=True, eq=False, repr=False)
+class Neurons(Told):
     """The strongest neurons of each class, by kurtosis (partition candidates by variance)."""
 
     model: ModelInfo
@@ -182,8 +183,8 @@ class Stage:
     evidence: tuple[Signal, ...]  # of the boundary it begins at; of stage 1, of the one it ends at
 
 
-@dataclass(frozen=True, eq=False)
-class StageMap:
+@dataclass(frozen=True, eq=False, repr=False)
+class StageMap(Told):
     """Boundaries of the four stages (paper, Table 1) by this tool's own rule: the paper gives none."""
 
     model: ModelInfo

@@ -38,6 +38,7 @@ _TYPES = {
         protocol.TakeAttribution,
         protocol.TakeSimilarity,
         protocol.TakeProbe,
+        protocol.TakeComparison,
         protocol.Progress,
         protocol.Failure,
         protocol.ModelInfo,
@@ -59,6 +60,7 @@ _TYPES = {
         protocol.Similarity,
         protocol.ProbeScore,
         protocol.Probe,
+        protocol.Comparison,
         Token,
     )
 }

@@ -1,0 +1,282 @@
+"""What was asked and what came, as one thing: it is what a screen shows, a session records, an export writes, and the
+Python door gives. Here is how an answer of each kind is told: as JSON, as lines of text, as one table of numbers.
+
+A kind of answer is the type of its last reply. A new kind is a row in the table at the end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, TypeVar
+
+from rich.cells import cell_len
+from rich.table import Table
+from rich.text import Text
+
+from stagescope import (
+    answer_numbers,
+    attribution_report,
+    evidence_report,
+    heads_report,
+    lens_report,
+    neurons_report,
+    probe_report,
+    report,
+    similarity_report,
+    stages_report,
+    sweep_report,
+    sweep_table,
+)
+from stagescope.answer_numbers import Numbers
+from stagescope.engine.compare_messages import Comparison
+from stagescope.engine.protocol import (
+    Attribution,
+    Census,
+    CorpusSweep,
+    Evidence,
+    HeadPattern,
+    HeadScores,
+    LensCurves,
+    Load,
+    ModelInfo,
+    Neurons,
+    Probe,
+    Reading,
+    Reply,
+    Request,
+    Similarity,
+    StageMap,
+    Sweep,
+)
+from stagescope.engine.tokens import Token
+from stagescope.engine.told import Told
+from stagescope.text import fit, printable, visible
+
+QUOTED = 40  # cells of a prompt in a title
+Kind = TypeVar("Kind")
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Answer(Told):
+    """replies: without progress, of those that replace each other the last (of sweeps: of each prompt and kind)."""
+
+    load: Load
+    info: ModelInfo
+    request: Request | None  # None: of a reply by itself, however it came
+    replies: tuple[Reply, ...]
+    position: int = -1  # the token looked at, where there is one; negative counts from the end
+
+    @property
+    def last(self) -> Reply:
+        return self.replies[-1]
+
+    def find(self, kind: type[Kind]) -> Kind | None:
+        """The last reply of a type: a map of stages comes with what it rests on, neurons may come with their census."""
+        return next((reply for reply in reversed(self.replies) if isinstance(reply, kind)), None)
+
+
+def as_json(answer: Answer) -> dict[str, Any]:
+    """The JSON that the command of this kind prints with --json. Of an Evidence, which several commands print: all that
+    they do. NaN is null; texts of tokens are harmless, the prompt is as it was typed."""
+    return _told(answer).json(answer)
+
+
+def as_text(answer: Answer, width: int = 120) -> list[Text | Table]:
+    """The lines that the command of this kind prints, in `width` cells where it can keep to them."""
+    return _told(answer).text(answer, width)
+
+
+def as_numbers(answer: Answer) -> Numbers:
+    """Long form: of a reading a line a depth and position; of a sweep a line a schedule and prompt (answer_numbers.py)."""
+    return _told(answer).numbers(answer)
+
+
+def title(answer: Answer) -> str:
+    """In a few words, harmless: what was asked of which model."""
+    return f"{printable(_told(answer).title(answer))} · {printable(answer.info.name)}"
+
+
+def collected(replies: Sequence[Reply]) -> tuple[Reply, ...]:
+    """Replies in order of their first coming; one that replaces another takes its place."""
+    kept: dict[tuple, Reply] = {}
+    for reply in replies:
+        of = (reply.prompt, reply.kind) if isinstance(reply, Sweep) else ()
+        kept[type(reply), *of] = reply
+    return tuple(kept.values())
+
+
+def sweeps(answer: Answer) -> list[Sweep]:
+    return [reply for reply in answer.replies if isinstance(reply, Sweep)]
+
+
+# --------------------------------------------------------------------------------- what takes more than a line
+
+
+def _reading_json(answer: Answer) -> dict[str, Any]:
+    return {**report.reading_json(answer.last), "position": answer.position % len(answer.last.tokens)}
+
+
+def _evidence_json(answer: Answer) -> dict[str, Any]:
+    evidence = answer.last
+    heads = answer.find(HeadScores)
+    attention = evidence_report.attention_json(evidence, heads and heads_report.subjoiner_heads(heads))
+    return {
+        "schema": "evidence/1",
+        "attention": attention,
+        "norms": evidence_report.norms_json(evidence),
+        "lens": lens_report.lens_means_json(evidence) if evidence.lenses else None,
+    }
+
+
+def _evidence_text(answer: Answer, width: int) -> list[Text | Table]:
+    evidence = answer.last
+    told = [evidence_report.attention_text(evidence, width), evidence_report.norms_text(evidence, width)]
+    told += [lens_report.lens_means_text(evidence, width)] if evidence.lenses else []
+    return [line for at, lines in enumerate(told) for line in ([Text()] if at else []) + lines]
+
+
+def _token_json(token: Token) -> dict[str, Any]:
+    return {"schema": "token/1", "id": token.id, "text": token.text}
+
+
+def _of_sweep(answer: Answer) -> str:
+    found = sweeps(answer)
+    prompts = list(dict.fromkeys(sweep.prompt for sweep in found))
+    over = _quoted(prompts[0]) if len(prompts) == 1 else f"{len(prompts)} prompts"
+    return f"sweep of {_kinds(sweep.kind for sweep in found)} over {over}"
+
+
+def _of_neurons(found: Neurons) -> str:
+    of = "" if found.layer is None else f" of layer {found.layer}"
+    return f"strongest neurons{of}" + (f", {_quoted(found.prompt)}" if found.prompt else "")
+
+
+def _run(found: Reading | LensCurves | HeadPattern | Attribution) -> str:
+    """ "“The capital of France is”, drop 11" """
+    return f"{_quoted(found.prompt)}, {found.schedule}" if found.schedule else _quoted(found.prompt)
+
+
+def _kinds(kinds) -> str:
+    return ", ".join(sweep_report.NAMES[kind][1] for kind in dict.fromkeys(kinds))
+
+
+def _quoted(text: str) -> str:
+    safe = printable(text)
+    return f"“{safe if cell_len(safe) <= QUOTED else fit(safe, QUOTED).rstrip()}”"
+
+
+def _comparison() -> Any:
+    from stagescope import compare_report
+
+    return compare_report
+
+
+# ------------------------------------------------------------------------------------------------ the table
+
+
+class _Told(NamedTuple):
+    """How one kind is told. width: cells there are."""
+
+    title: Callable[[Answer], str]
+    json: Callable[[Answer], dict[str, Any]]
+    text: Callable[[Answer, int], list[Text | Table]]
+    numbers: Callable[[Answer], Numbers]
+
+
+def _told(answer: Answer) -> _Told:
+    return _KINDS[type(answer.last)]
+
+
+_KINDS: dict[type, _Told] = {
+    Reading: _Told(
+        lambda a: _run(a.last),
+        _reading_json,
+        lambda a, width: report.reading_text(a.last, a.position),
+        lambda a: answer_numbers.of_reading(a.last),
+    ),
+    Sweep: _Told(
+        _of_sweep,
+        lambda a: sweep_report.sweep_json(sweeps(a)),
+        lambda a, width: sweep_table.sweep_text(sweeps(a), width),
+        lambda a: Numbers(*sweep_report.row_numbers(sweeps(a))),
+    ),
+    CorpusSweep: _Told(
+        lambda a: f"sweep of {_kinds(row.kind for row in a.last.rows)} over {a.last.source}",
+        lambda a: sweep_report.corpus_json(a.last),
+        lambda a, width: sweep_table.sweep_text(a.last, width),
+        lambda a: Numbers(*sweep_report.row_numbers(a.last)),
+    ),
+    Evidence: _Told(
+        lambda a: f"attention, norms{', lens' if a.last.lenses else ''} over {a.last.source}",
+        _evidence_json,
+        _evidence_text,
+        lambda a: answer_numbers.of_evidence(a.last),
+    ),
+    LensCurves: _Told(
+        lambda a: f"both lenses at position {a.last.position} of {_run(a.last)}",
+        lambda a: lens_report.lens_json(a.last),
+        lambda a, width: lens_report.lens_text(a.last, width),
+        lambda a: answer_numbers.of_lens(a.last),
+    ),
+    Census: _Told(
+        lambda a: "census of neurons",
+        lambda a: neurons_report.neurons_json(a.last, a.info),
+        lambda a, width: neurons_report.neurons_text(a.last, None, width),
+        lambda a: answer_numbers.of_census(a.last),
+    ),
+    Neurons: _Told(
+        lambda a: _of_neurons(a.last),
+        lambda a: neurons_report.neurons_json(a.find(Census), a.info, a.last),
+        lambda a, width: neurons_report.neurons_text(a.find(Census), a.last, width),
+        lambda a: answer_numbers.of_neurons(a.last, a.find(Census)),
+    ),
+    StageMap: _Told(
+        lambda a: f"stages over {a.last.source}",
+        lambda a: stages_report.stages_json(a.last, a.last.model),
+        lambda a, width: stages_report.stages_text(a.last, max(width, 60)),
+        lambda a: answer_numbers.of_stages(a.last),
+    ),
+    HeadScores: _Told(
+        lambda a: f"sub-joiner heads over {a.last.source}",
+        lambda a: heads_report.heads_json(a.last),
+        lambda a, width: heads_report.heads_text(a.last, width),
+        lambda a: answer_numbers.of_heads(a.last),
+    ),
+    HeadPattern: _Told(
+        lambda a: f"head {a.last.layer}.{a.last.head} on {_run(a.last)}",
+        lambda a: heads_report.pattern_json(a.last),
+        lambda a, width: heads_report.pattern_text(a.last, width),
+        lambda a: answer_numbers.of_pattern(a.last),
+    ),
+    Attribution: _Told(
+        lambda a: f"attribution at position {a.position % len(a.last.tokens)} of {_run(a.last)}",
+        lambda a: attribution_report.attribution_json(a.last, a.position),
+        lambda a, width: attribution_report.attribution_text(a.last, a.position, width),
+        lambda a: answer_numbers.of_attribution(a.last),
+    ),
+    Similarity: _Told(
+        lambda a: f"layers compared over {a.last.source}",
+        lambda a: similarity_report.similarity_json(a.last),
+        lambda a, width: similarity_report.similarity_text(a.last, width),
+        lambda a: answer_numbers.of_similarity(a.last),
+    ),
+    Probe: _Told(
+        lambda a: f"probes whether the next token {a.last.asked} over {a.last.source}",
+        lambda a: probe_report.probe_json(a.last),
+        lambda a, width: probe_report.probe_text(a.last, width),
+        lambda a: answer_numbers.of_probe(a.last),
+    ),
+    Comparison: _Told(
+        lambda a: f"{_run(a.last.a)} against {_run(a.last.b)}",
+        lambda a: _comparison().comparison_json(a.last),
+        lambda a, width: _comparison().comparison_text(a.last, a.position, width),
+        lambda a: Numbers(*_comparison().comparison_numbers(a.last)),
+    ),
+    Token: _Told(
+        lambda a: f"the token “{visible(a.last.text)}”",
+        lambda a: _token_json(a.last),
+        lambda a, width: [Text(f"{a.last.id}  {visible(a.last.text)}")],
+        lambda a: Numbers(("id", "text"), [(a.last.id, a.last.text)]),
+    ),
+}
