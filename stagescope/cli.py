@@ -9,7 +9,17 @@ import os
 import sys
 from typing import NoReturn
 
-from stagescope import cause_commands, commands, console, parsers, stage_commands, sweep_command
+from stagescope import (
+    cause_commands,
+    commands,
+    compare_command,
+    console,
+    parsers,
+    session_commands,
+    session_parser,
+    stage_commands,
+    sweep_command,
+)
 from stagescope.parsers import CAUSE_COMMANDS, COMMANDS, LATER, STAGE_COMMANDS, VALUE_OPTIONS
 
 
@@ -35,6 +45,10 @@ def run(words: list[str]) -> int:
         return 2
     if command is None:
         return commands.app(parsers.app_parser().parse_args(rest))
+    if command == "session":
+        return session_commands.session(session_parser.arguments(rest))
+    if command == "compare":
+        return compare_command.compare(compare_command.arguments(rest))
     if command == "sweep":
         return sweep_command.sweep(parsers.sweep_arguments(rest))
     if command in STAGE_COMMANDS:

@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 
 
 def app(args: argparse.Namespace) -> int:
-    from stagescope.engine.protocol import DEFAULT_PROMPT
+    from dataclasses import replace
+
+    from stagescope.engine.protocol import DEFAULT_MODEL, DEFAULT_PROMPT
     from stagescope.engine.schedule import ScheduleError, parse
 
     if not sys.stdout.isatty():
@@ -39,12 +41,30 @@ def app(args: argparse.Namespace) -> int:
     except ScheduleError as error:
         say(f"stagescope: the schedule cannot be:\n{error}")
         return 2
+    from stagescope import config
+    from stagescope.sessions import events, files
+
+    load, resumed = load_request(args), None
+    try:
+        record = config.recording(args.record)
+        if args.session is not None:
+            resumed = files.read(files.find(args.session))
+            of_session = events.fold(resumed.events).load
+            load = of_session if args.model == DEFAULT_MODEL else replace(of_session, model=args.model)
+    except config.ConfigError as error:
+        say(f"stagescope: {error}")
+        return 2
+    except files.SessionError as error:
+        say(f"stagescope: {error}")
+        return 3
+    for warning in resumed.warnings if resumed else ():
+        say(f"stagescope: {warning}")
     from stagescope.app import StageApp, run_app
     from stagescope.engine.client import ChildEngine
 
     prompt = DEFAULT_PROMPT if args.prompt is None else prompt_of(args.prompt)
-    start = (args.edit, args.position, args.lens, _picker_entries, args.ascii)
-    command, code = run_app(StageApp(ChildEngine, load_request(args), prompt, *start), mouse=not args.no_mouse)
+    start = (args.edit, args.position, args.lens, _picker_entries, args.ascii, record, resumed)
+    command, code = run_app(StageApp(ChildEngine, load, prompt, *start), mouse=not args.no_mouse)
     if command and code == 0:
         print(command)
     return code

@@ -1,0 +1,184 @@
+"""Sessions, and what a replay of one found, as text and JSON. What a session file holds is anyone's: all of it is made
+harmless here."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from rich.table import Table
+from rich.text import Text
+
+from stagescope.sessions.events import Event, State, fold
+from stagescope.sessions.files import Session
+from stagescope.sessions.replay import Compared, Difference
+from stagescope.text import fit, printable
+
+LONGEST = 300  # characters of one text of an event
+
+
+def event_words(event: Event) -> str:
+    """What happened, in a line."""
+    name = event["event"]
+    match name:
+        case "session" | "opened" | "model":
+            model = event["model"] if isinstance(event.get("model"), dict) else {}
+            parts = [model.get(key) for key in ("name", "dtype", "device") if model.get(key) is not None]
+            begins = {"session": "begun", "opened": "opened again", "model": "model"}[name]
+            return _text(" ".join([begins, *map(str, parts)]))
+        case "schedule":
+            how = {"start": "starts with", "change": "edit"}.get(str(event.get("how")), str(event.get("how")))
+            return f"{_text(how)}: {_text(event.get('schedule') or 'the baseline')}"
+        case "tracked":
+            return f"follows {_text(event.get('tracked_text') or 'the top token')}"
+        case "deck":
+            deck = event.get("deck")
+            return f"deck of {len(deck)}" if isinstance(deck, list) else "deck"
+        case "view":
+            return f"view {_text(event.get('view'))}, columns {_text(event.get('column'))}"
+        case "cursor":
+            row = "the embedding" if event.get("row") is None else f"layer {_text(event['row'])}"
+            return f"at token {_text(event.get('position'))}, {row}"
+        case "reading":
+            request = event["request"] if isinstance(event.get("request"), dict) else {}
+            return f"read: {_text(request.get('schedule') or 'the baseline')}{_effect(event)}"
+        case "answer":
+            return f"answer: {_text(event.get('kind'))}"
+        case "tags":
+            tags = event.get("tags")
+            return " ".join(f"#{_text(tag)}" for tag in tags) if isinstance(tags, list) else "tags"
+        case "export":
+            return f"exported {_text(event.get('path'))}"
+        case "prompt" | "note" | "name" | "lens" | "screen":
+            return f"{name}: {_text(event.get(name))}"
+    return _text(name)
+
+
+def _effect(event: Event) -> str:
+    """The KL at the position looked at, where the reading has one."""
+    numbers, at = event.get("numbers"), event.get("position")
+    kl = numbers.get("effect.kl_nats") if isinstance(numbers, dict) else None
+    if isinstance(kl, list) and isinstance(at, int) and -len(kl) <= at < len(kl) and isinstance(kl[at], int | float):
+        return f" (KL {kl[at]:.3g} at token {at})"
+    return ""
+
+
+def _text(value: Any) -> str:
+    return printable(str(value)[:LONGEST])
+
+
+# ------------------------------------------------------------------------------------------------ sessions
+
+
+def session_json(session: Session) -> dict[str, Any]:
+    state, model = fold(session.events), _model(session)
+    return {
+        "id": session.id,
+        "path": str(session.path),
+        "name": session.name,
+        "tags": list(session.tags),
+        "started": _started(session),
+        "model": model,
+        "events": len(session.events),
+        "notes": sum(event["event"] == "note" for event in session.events),
+        "prompt": state.prompt,
+        "schedule": state.schedule,
+        "warnings": list(session.warnings),
+    }
+
+
+def _model(session: Session) -> str:
+    return fold(session.events, State()).load.model
+
+
+def _started(session: Session) -> str:
+    header = next((event for event in session.events if event["event"] == "session"), {})
+    return _text(header.get("started", ""))
+
+
+def sessions_table(sessions: Sequence[Session]) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for name in ("session", "started", "model", "events", "notes", "name, tags", "last prompt and edit"):
+        table.add_column(name, justify="right" if name in ("events", "notes") else "left", no_wrap=True)
+    for session in sessions:
+        told = session_json(session)
+        called = " ".join([told["name"], *(f"#{tag}" for tag in told["tags"])])
+        last = " · ".join(part for part in (told["prompt"], told["schedule"]) if part)
+        begun, counts = told["started"][:16].replace("T", " "), (str(told["events"]), str(told["notes"]))
+        cells = (_text(session.id), begun, _short(told["model"], 24), *counts, _short(called, 30), _short(last, 70))
+        table.add_row(*map(Text, cells))
+    return table
+
+
+def _short(text: str, cells: int) -> str:
+    return fit(text[:LONGEST], cells).rstrip()
+
+
+def session_text(session: Session) -> list[Text | Table]:
+    """A line an event; readings and answers with what they found in short."""
+    table = Table(box=None, pad_edge=False, show_header=False)
+    for justify in ("right", "right", "left"):
+        table.add_column(justify=justify, no_wrap=True)
+    for index, event in enumerate(session.events):
+        table.add_row(Text(str(index), "dim"), Text(_clock(event["t"]), "dim"), Text(event_words(event)))
+    told = session_json(session)
+    about = [told["id"], told["name"], *(f"#{tag}" for tag in told["tags"]), told["started"], told["model"]]
+    return [Text(" · ".join(_text(part) for part in about if part), "bold"), table]
+
+
+def _clock(seconds: float) -> str:
+    minutes, seconds = divmod(seconds, 60)
+    return f"{int(minutes)}:{seconds:04.1f}"
+
+
+# ------------------------------------------------------------------------------------------------- replays
+
+
+def compared_json(session: Session, found: Compared) -> dict[str, Any]:
+    return {
+        "schema": "replay/1",
+        "session": session.id,
+        "answers": found.answers,
+        "numbers": found.numbers,
+        "largest_difference": found.largest,
+        "differences": [_difference_json(one) for one in found.differences],
+        "remarks": list(found.remarks),
+    }
+
+
+def _difference_json(one: Difference) -> dict[str, Any]:
+    allowed = one.allowed if math.isfinite(one.allowed) else None
+    values = {name: _value(value) for name, value in (("recorded", one.recorded), ("now", one.now))}
+    return {"event": one.event, "what": one.what, **values, "allowed": allowed}
+
+
+def _value(value: Any) -> float | int | str | None:
+    if value is None or isinstance(value, int) or (isinstance(value, float) and math.isfinite(value)):
+        return value
+    return _text(value)
+
+
+def compared_text(session: Session, found: Compared, most: int) -> list[Text | Table]:
+    lines: list[Text | Table] = [Text(remark) for remark in found.remarks]
+    numbers = f"{found.numbers:,} numbers of {found.answers:,} answers"
+    if not found.answers:
+        return [*lines, Text(f"session {_text(session.id)}: it keeps no answer, there is nothing to compare")]
+    if not found.differences:
+        largest = f"; the largest difference is {found.largest:.2g}" if found.largest else ""
+        return [*lines, Text(f"session {_text(session.id)}: {numbers} are as recorded{largest}")]
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for name in ("event", "what", "recorded", "now", "allowed"):
+        table.add_column(name, justify="left" if name == "what" else "right", no_wrap=True)
+    for one in found.differences[:most]:
+        cells = (one.event, one.what, *(_cell(value) for value in (one.recorded, one.now, one.allowed)))
+        table.add_row(*(Text(str(cell)) for cell in cells))
+    lines += [Text(f"session {_text(session.id)}: of {numbers} {len(found.differences):,} differ", "bold"), table]
+    more = len(found.differences) - most
+    return [*lines, Text(f"and {more:,} more")] if more > 0 else lines
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    return "none" if value is None else _text(value)[:60]

@@ -1,0 +1,274 @@
+"""Session files: append-only JSON lines under the data folder, one session a file, 0600.
+
+Every event is in the system's hands before `write` returns, so that killing the process loses none. A line that was cut
+(the machine went down) stays as it is: who appends begins a new line, who reads skips it and says so.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import secrets
+import time
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+
+from stagescope import paths
+from stagescope.engine.protocol import DEFAULT_PROMPT, Load, ModelInfo
+from stagescope.sessions.events import CARRIED, SCHEMA, SYNCED, Event, about
+from stagescope.text import printable
+
+SUFFIX = ".jsonl"
+LONGEST = 16 * 2**20  # bytes of a line: a reading of 2,000 tokens and 100 layers has about 100 KB
+MOST_WARNINGS = 20
+_KNOWN = {*CARRIED, *SYNCED, "model", "schedule", "reading"}
+_BEGIN = b'{"event": "session"'
+
+
+class SessionError(Exception):
+    """A session that cannot be found, read or written: says what, which and what to do."""
+
+
+# ------------------------------------------------------------------------------------------------- writing
+
+
+@dataclass(eq=False)
+class Recording:
+    """A session file being written, held by this process alone."""
+
+    path: Path
+    descriptor: int
+    began: float = field(default_factory=time.monotonic)
+    left: bytes = b""  # what could not be written yet
+    worth_keeping: bool = False
+    syncing: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1))  # fsync takes 1 to 50 ms
+    synced: Future | None = None
+
+    @property
+    def id(self) -> str:
+        return self.path.stem
+
+    def write(self, event: Event) -> None:
+        """Append one event with its time; synced to the disk as well if it is one of SYNCED.
+
+        Raises SessionError (a full disk): what is left is written before the next event.
+        """
+        event = {"event": event["event"], "t": round(time.monotonic() - self.began, 3), **event}
+        self.worth_keeping = self.worth_keeping or _is_done_by_someone(event)
+        self.left += json.dumps(event, allow_nan=False).encode() + b"\n"
+        try:
+            while self.left:
+                self.left = self.left[os.write(self.descriptor, self.left) :]
+            if self.synced and self.synced.done():
+                self.synced.result()  # raises what the disk said
+        except OSError as error:
+            self.synced = None
+            why = f"cannot write the session {printable(str(self.path))} ({error.strerror})"
+            raise SessionError(f"{why}: make room; what is left is written with the next event") from error
+        if event["event"] in SYNCED:
+            self.synced = self.syncing.submit(os.fsync, self.descriptor)
+
+    def close(self) -> None:
+        """Write "end". A session in which nothing was done but looking at what the app opened with is removed."""
+        if self.descriptor < 0:
+            return
+        try:
+            if self.worth_keeping:
+                self.write({"event": "end"})
+            else:
+                self.path.unlink(missing_ok=True)
+        finally:
+            self.let_go()
+
+    def let_go(self) -> None:
+        """Close the file as it is."""
+        self.syncing.shutdown()
+        os.close(self.descriptor)
+        self.descriptor = -1
+
+
+def _is_done_by_someone(event: Event) -> bool:
+    match event["event"]:
+        case "prompt":
+            return event["prompt"] != DEFAULT_PROMPT
+        case "schedule":
+            return bool(event["schedule"])
+        case name:
+            return name in ("opened", "note", "name", "tags", "export", "deck", "tracked", "screen")
+
+
+def begin(load: Load, info: ModelInfo | None = None) -> Recording:
+    """A new session; its header is written. Raises SessionError."""
+    while True:
+        name = f"{datetime.now():%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
+        try:
+            recording = _held(_folder() / f"{name}{SUFFIX}", os.O_CREAT | os.O_EXCL)
+            break
+        except FileExistsError:  # of another app, begun in the same second
+            continue
+    recording.write({"event": "session", "schema": SCHEMA, "id": name, **about(load, info)})
+    return recording
+
+
+def go_on(path: Path, load: Load = Load(), info: ModelInfo | None = None) -> Recording:
+    """A session of before goes on. Raises SessionError when another process holds it."""
+    recording = held(path)
+    recording.write({"event": "opened", **about(load, info)})
+    return recording
+
+
+def held(path: Path) -> Recording:
+    """A session of before, to be appended to; nothing is written yet. Raises SessionError as `go_on`."""
+    recording = _held(path, 0)
+    with open(path, "rb") as file:
+        end = file.seek(0, os.SEEK_END)
+        file.seek(max(end - 1, 0))
+        if file.read(1) not in (b"\n", b""):
+            recording.left = b"\n"  # the last line was cut
+    return recording
+
+
+def _held(path: Path, flags: int) -> Recording:
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | flags, 0o600)
+    except FileExistsError:
+        raise
+    except OSError as error:
+        raise SessionError(f"cannot write the session {printable(str(path))} ({error.strerror})") from error
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(descriptor)
+        what = f"the session {printable(path.stem)} is open in another process"
+        raise SessionError(f"{what}: close it there, or begin another") from error
+    return Recording(path, descriptor)
+
+
+def _folder() -> Path:
+    try:
+        return paths.private_dir(paths.data_dir() / "sessions")
+    except paths.PathError as error:
+        raise SessionError(f"no session can be kept: {error}") from error
+
+
+# ------------------------------------------------------------------------------------------------- reading
+
+
+@dataclass(frozen=True)
+class Session:
+    """A session file as read."""
+
+    path: Path
+    events: tuple[Event, ...]
+    warnings: tuple[str, ...]  # lines skipped, with their number and why; harmless, the first twenty
+
+    @property
+    def id(self) -> str:
+        return self.path.stem
+
+    @property
+    def name(self) -> str:
+        """As given last; "" without one."""
+        return next(reversed([e["name"] for e in self.events if e["event"] == "name" and _is_text(e.get("name"))]), "")
+
+    @property
+    def tags(self) -> tuple[str, ...]:
+        """All that were given, in order, each once."""
+        given = [event.get("tags") for event in self.events if event["event"] == "tags"]
+        return tuple(dict.fromkeys(tag for tags in given if isinstance(tags, list) for tag in tags if _is_text(tag)))
+
+
+def read(path: Path) -> Session:
+    """Raises SessionError for what is no session at all."""
+    events, warnings, unknown = [], [], Counter()
+    try:
+        with open(path, "rb") as file:
+            first = file.readline(LONGEST)
+            if not (_BEGIN.startswith(first[: len(_BEGIN)]) or _is_header(_event(first))):
+                raise SessionError(f"{printable(str(path))} is no session: name a .jsonl file that stagescope wrote")
+            file.seek(0)
+            for number, line in enumerate(iter(lambda: file.readline(LONGEST), b""), 1):
+                event = _event(line)
+                if isinstance(event, str):
+                    warnings += [f"line {number} is skipped: {event}"]
+                    continue
+                events.append(event)
+                if event["event"] not in _KNOWN:
+                    unknown[event["event"]] += 1
+    except OSError as error:
+        raise SessionError(f"cannot read the session {printable(str(path))} ({error.strerror})") from error
+    schema = events[0].get("schema") if events else SCHEMA
+    if schema != SCHEMA:
+        told = printable(str(schema))[:40]
+        warnings.insert(0, f"it was written as {told}, this version knows {SCHEMA}: what it does not know is skipped")
+    for name, count in unknown.items():
+        warnings.append(f"{count} events of a kind that this version does not know are skipped: {printable(name)[:40]}")
+    return Session(path, tuple(events), tuple(warnings[:MOST_WARNINGS]))
+
+
+def _event(line: bytes) -> Event | str:
+    """An event, or why the line is none."""
+    if not line.endswith(b"\n"):
+        return "it was cut" if len(line) < LONGEST else f"it is longer than {LONGEST >> 20} MiB"
+    try:
+        event = json.loads(line)
+    except (ValueError, RecursionError):
+        return "it is no JSON"
+    if not isinstance(event, dict) or not _is_text(event.get("event")):
+        return "it is no event"
+    if type(event.get("t")) not in (int, float) or not 0 <= event["t"] < 1e9:
+        return "it has no time"
+    return event
+
+
+def _is_header(event: Event | str) -> bool:
+    return isinstance(event, dict) and event["event"] == "session"
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str)
+
+
+# ------------------------------------------------------------------------------------------------- finding
+
+
+def find(name: str) -> Path:
+    """A session by path, by id or the beginning of one, by its name, or "last". Raises SessionError."""
+    if os.sep in name or name.endswith(SUFFIX):
+        path = Path(name).expanduser()
+        if not path.is_file():
+            raise SessionError(f"there is no file {printable(name)}: `stagescope session list` tells which there are")
+        return path
+    files = session_files()
+    if name == "last" and files:
+        return files[0]
+    found = [path for path in files if path.stem == name]
+    found = found or [path for path in files if name and path.stem.startswith(name)]
+    found = found or [session.path for session in all_sessions() if name and session.name == name]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        several = ", ".join(printable(path.stem) for path in found[:5])
+        raise SessionError(f"{len(found)} sessions are called {printable(name)}: {several}: give more of the id")
+    if not files:
+        raise SessionError(f"there is no session {printable(name)}, nor any other: the app records one when it runs")
+    raise SessionError(f"there is no session {printable(name)}: `stagescope session list` tells which there are")
+
+
+def session_files() -> list[Path]:
+    """Those of the data folder, the latest first."""
+    folder = paths.describe()["data"] / "sessions"
+    return sorted(folder.glob(f"*{SUFFIX}"), key=lambda path: path.stem, reverse=True)
+
+
+def all_sessions() -> Iterator[Session]:
+    """Those of the data folder that can be read, the latest first."""
+    for path in session_files():
+        with contextlib.suppress(SessionError):
+            yield read(path)

@@ -1,0 +1,230 @@
+"""A session run again, without a screen, and every number it keeps compared.
+
+Nothing is taken from the cache: a number that was kept would be compared with itself. What may differ, in fp32 on the
+same kind of device: 1e-3 absolute, or relative above 1. The same edit alone and among others of a batch differs by up
+to 7e-4 nats (`drop 0` of the default model multiplies rounding). On another kind of device 5e-3, in half precision 5e-2.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from itertools import zip_longest
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from stagescope import __version__, report
+from stagescope.answers import collected
+from stagescope.engine import wire
+from stagescope.engine.protocol import EngineError, Load, ModelInfo, Progress, Read, Reading, Request
+from stagescope.sessions import short
+from stagescope.sessions.events import Event, libraries, load_of
+from stagescope.sessions.files import Session
+from stagescope.sessions.short import Numbers
+from stagescope.text import printable
+
+if TYPE_CHECKING:
+    from stagescope.engine.local import LocalEngine
+
+SAME, OTHER_DEVICE, HALF = 1e-3, 5e-3, 5e-2
+
+
+class Difference(NamedTuple):
+    """One number that is not what was recorded, or a request that cannot be answered any more."""
+
+    event: int  # index in the session
+    what: str  # harmless: "drop 11: depths.kl_nats[12]"
+    recorded: Any
+    now: Any
+    allowed: float
+
+
+@dataclass(frozen=True)
+class Compared:
+    """What a replay ends in."""
+
+    answers: int
+    numbers: int  # compared
+    largest: float  # difference among those that are allowed
+    differences: tuple[Difference, ...]
+    remarks: tuple[str, ...]  # another model, version, device, dtype; events that are none: harmless
+
+
+class Step(NamedTuple):
+    """Something recorded that can be asked again."""
+
+    event: int
+    load: Load
+    model: dict[str, Any]  # as it was recorded; {} when not known
+    request: Request
+    position: int | None  # of a reading: where its numbers were taken; None of any other answer
+    numbers: Numbers
+
+
+def steps(session: Session) -> Iterator[Step | str]:
+    """What is to be asked again, in order; or, harmless, why an event cannot be."""
+    load, model, reading = Load(), {}, None
+    for index, event in enumerate(session.events):
+        name = event["event"]
+        if name in ("session", "opened", "model"):
+            load = load_of(event) or load
+            model = event["model"] if isinstance(event.get("model"), dict) else model
+        elif name in ("reading", "answer"):
+            request, numbers = _request(event), event.get("numbers")
+            position = event.get("position") if name == "reading" else None
+            fits = isinstance(request, Read) == (name == "reading") and type(position) in (int, type(None))
+            if request is None or not isinstance(numbers, dict) or not fits:
+                yield f"event {index} is skipped: it is no {name} of this version"
+                continue
+            reading = request if name == "reading" else reading
+            yield Step(index, load, model, request, position, numbers)
+        elif name == "cursor" and reading is not None and isinstance(event.get("numbers"), dict):
+            position = event["numbers"].get("position")
+            if type(position) is int:
+                yield Step(index, load, model, reading, position, event["numbers"])
+
+
+def _request(event: Event) -> Request | None:
+    try:
+        request = wire.unflatten(event.get("request"), [])
+    except ValueError:
+        return None
+    return request if isinstance(request, Request) and not isinstance(request, Load) else None
+
+
+def replay(
+    session: Session, engine: LocalEngine, other: dict[str, Any] | None = None
+) -> Iterator[Progress | Compared]:
+    """Ask an engine in this process all of a session again, and compare.
+
+    other: fields of Load in place of the recorded ones. Raises EngineError when a model cannot be loaded.
+    """
+    found = list(steps(session))
+    asked = [step for step in found if isinstance(step, Step)]
+    skipped = [step for step in found if isinstance(step, str)]
+    remarks = dict.fromkeys([*session.warnings, *skipped, *_versions(session)])
+    differences, numbers, largest = [], 0, 0.0
+    loaded: Load | None = None
+    readings: dict[Read, Reading] = {}
+    for done, step in enumerate(asked):
+        load = replace(step.load, cache=False, **(other or {}))
+        if load != loaded:
+            for reply in engine.answer(load):
+                if isinstance(reply, Progress):
+                    yield reply
+            loaded = load
+            readings.clear()
+        remarks |= dict.fromkeys(_other_model(step.model, engine.info))
+        name = printable(getattr(step.request, "schedule", "") or type(step.request).__name__)
+        yield Progress(f"replay {done + 1} of {len(asked)}: {name[:60]}", done / len(asked))
+        try:
+            if isinstance(step.request, Read):
+                key = replace(step.request, position=-1, part="whole")
+                if key not in readings:
+                    *_, readings[key] = engine.answer(key)
+                now = _of_reading(readings[key], step)
+            else:
+                came = []
+                for reply in engine.answer(step.request):
+                    if isinstance(reply, Progress):
+                        yield reply
+                    else:
+                        came.append(reply)
+                now = short.of_replies(collected(came))
+        except (EngineError, TypeError, AttributeError) as error:  # a request edited by hand holds anything
+            differences.append(Difference(step.event, name, "an answer", printable(str(error))[:200], 0.0))
+            continue
+        tolerance = tolerance_of(step.model, engine.info)
+        for what, recorded, this, allowed in compare(step.numbers, now, tolerance):
+            numbers += 1
+            if not _is_within(recorded, this, allowed):
+                differences.append(Difference(step.event, f"{name}: {printable(what)}", recorded, this, allowed))
+            elif isinstance(recorded, float):
+                largest = max(largest, abs(recorded - this))
+    yield Compared(len(asked), numbers, largest, tuple(differences), tuple(remarks))
+
+
+def _of_reading(reading: Reading, step: Step) -> Numbers:
+    if not -len(reading.tokens) <= step.position < len(reading.tokens):
+        raise EngineError("usage", f"position {step.position} is beyond the {len(reading.tokens)} tokens.")
+    whole = "output.entropy_bits" in step.numbers
+    return (short.of_reading if whole else short.of_position)(reading, step.position)
+
+
+# --------------------------------------------------------------------------------------------- comparing
+
+
+def tolerance_of(recorded: dict[str, Any], info: ModelInfo) -> float:
+    """What numbers of size 1 may differ by. recorded: model_json of the session."""
+    if "float32" != info.dtype or recorded.get("dtype", "float32") != "float32":
+        return HALF
+    kinds = {str(device).split(":")[0] for device in (recorded.get("device", info.device), info.device)}
+    return SAME if len(kinds) == 1 else OTHER_DEVICE
+
+
+def compare(recorded: Numbers, now: Numbers, tolerance: float) -> Iterator[tuple[str, Any, Any, float]]:
+    """(what, recorded, now, allowed) of every number that was recorded; None where there is none."""
+    for name, value in recorded.items():
+        for place, one, other in _leaves(value, now.get(name)):
+            allowed = _allowed(recorded, name, place, one, tolerance)
+            yield name + "".join(f"[{index}]" for index in place), one, other, allowed
+
+
+def differing(recorded: Numbers, now: Numbers, tolerance: float) -> list[tuple[str, Any, Any]]:
+    """(what, recorded, now) of the numbers that are not as recorded."""
+    found = compare(recorded, now, tolerance)
+    return [(what, one, other) for what, one, other, allowed in found if not _is_within(one, other, allowed)]
+
+
+def _leaves(one: Any, other: Any, place: tuple[int, ...] = ()) -> Iterator[tuple[tuple[int, ...], Any, Any]]:
+    if isinstance(one, list) and len(place) < 4:  # more no array has
+        for index, pair in enumerate(zip_longest(one, other if isinstance(other, list) else [])):
+            yield from _leaves(*pair, (*place, index))
+    else:
+        yield place, one, None if isinstance(other, list) else other
+
+
+def _allowed(recorded: Numbers, name: str, place: tuple[int, ...], value: Any, tolerance: float) -> float:
+    if not isinstance(value, int | float):
+        return 0.0
+    kind, _, measure = name.partition(".")
+    if measure == "tracked_rank":  # tokens of nearly the same p change places
+        return max(1.0, 10 * tolerance * abs(value))
+    if measure in ("top_ids", "top1_same"):
+        return float("inf") if _is_tie(recorded, "output" if kind == "effect" else kind, place, tolerance) else 0.0
+    return tolerance * max(1.0, abs(value))
+
+
+def _is_tie(recorded: Numbers, kind: str, place: tuple[int, ...], tolerance: float) -> bool:
+    """Whether the two top tokens have the same p within the tolerance: either may come first. The second one may change
+    places with a third that is not kept, where little is left for both."""
+    try:
+        first, second = recorded[f"{kind}.top_p"][place[0]]
+        return first - second <= tolerance or (place[1:] == (1,) and second <= 20 * tolerance)
+    except (LookupError, TypeError, ValueError):
+        return False
+
+
+def _is_within(recorded: Any, now: Any, allowed: float) -> bool:
+    if isinstance(recorded, int | float) and isinstance(now, int | float):
+        return abs(recorded - now) <= allowed
+    return recorded is None and now is None
+
+
+def _versions(session: Session) -> Iterator[str]:
+    header = next((event for event in session.events if event["event"] == "session"), {})
+    if (version := header.get("version")) != __version__:
+        yield f"recorded by stagescope {printable(str(version))[:40]}, this is {__version__}"
+    then, now = header.get("libraries"), libraries()
+    if isinstance(then, dict):
+        others = [name for name in now if then.get(name, now[name]) != now[name]]
+        if others:
+            told = (f"{name} {printable(str(then[name]))[:20]}, now {now[name]}" for name in others)
+            yield f"recorded with {'; '.join(told)}"
+
+
+def _other_model(recorded: dict[str, Any], info: ModelInfo) -> Iterator[str]:
+    now = report.model_json(info)
+    for name in ("name", "fingerprint", "dtype", "device"):
+        if name in recorded and recorded[name] != now[name]:
+            before, after = (printable(str(of[name]))[:60] for of in (recorded, now))
+            yield f"recorded with the {name} {before}, run with {after}"

@@ -1,0 +1,260 @@
+"""Sessions: states and events lead to each other, files lose nothing and believe nothing, numbers are kept in short."""
+
+import errno
+import json
+import os
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from stagescope import paths
+from stagescope.engine.fake import FakeEngine
+from stagescope.engine.protocol import DEFAULT_PROMPT, Load, Progress, Read, Reading, TakeProbe, TakeSweep
+from stagescope.engine.schedule import Schedule, parse
+from stagescope.history import History, again
+from stagescope.sessions import files, short
+from stagescope.sessions.events import State, changes, fold, plain
+from stagescope.sessions.files import SessionError, begin, find, go_on, read
+
+HOSTILE = "\x1b]52;c;aGk=\x07 \u202e \udcff <script> =cmd| '\n"
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path, monkeypatch):
+    monkeypatch.setenv("STAGESCOPE_HOME", str(tmp_path))
+    return tmp_path
+
+
+# ---------------------------------------------------------------------------------------- states and events
+
+
+def histories():
+    """What anyone may do to a schedule."""
+    texts = st.sampled_from(["", "drop 1", "swap 2 3", "drop 1-4", "attn-off 2"])
+    done = st.lists(st.tuples(st.sampled_from(["change", "undo", "redo", "baseline"]), texts), max_size=12)
+
+    def carried_out(steps) -> History:
+        history = History(Schedule())
+        for how, text in steps:
+            history.change(parse(text)) if how == "change" else getattr(history, how)()
+        return history
+
+    return done.map(carried_out)
+
+
+@given(histories())
+def test_a_history_is_made_again_from_its_log(history):
+    made = again(history.log)
+    for name in ("now", "before", "undone", "set_aside", "log"):
+        assert str(getattr(made, name)) == str(getattr(history, name))
+
+
+def states():
+    text = st.text(max_size=8)
+    return st.builds(
+        State,
+        load=st.builds(Load, model=text, device=st.none() | text, threads=st.none() | st.integers(1, 64)),
+        prompt=text,
+        schedules=histories().map(lambda history: tuple(history.log)),
+        tracked=st.none() | st.integers(0, 2**20),
+        lens=st.sampled_from(["standard", "v1"]),
+        deck=st.lists(text, max_size=3, unique=True).map(tuple),
+        guest=st.none() | text,
+        view=text,
+        flipped=st.booleans(),
+        screen=text,
+        position=st.integers(-5, 5),
+        row=st.none() | st.integers(0, 40),
+    )
+
+
+@settings(max_examples=50)
+@given(states(), states())
+def test_events_lead_from_one_state_to_the_other(before, now):
+    events = [json.loads(json.dumps(event)) for event in changes(before, now)]
+    assert fold(events, before) == now
+    assert not list(changes(now, now))
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        {"event": "prompt"}, {"event": "prompt", "prompt": 3}, {"event": "prompt", "prompt": None},
+        {"event": "schedule", "how": "change", "schedule": "drop x"}, {"event": "schedule", "how": "now"},
+        {"event": "schedule", "how": ["change"], "schedule": ["drop 1"]}, {"event": "schedule"},
+        {"event": "deck", "deck": ["a", "a"]}, {"event": "deck", "deck": "abc", "guest": None},
+        {"event": "deck", "deck": [["a"]]}, {"event": "deck", "deck": ["x"] * 100000},
+        {"event": "cursor", "position": 1e300, "row": 1}, {"event": "cursor", "position": True},
+        {"event": "cursor", "position": 2**70}, {"event": "tracked", "tracked": -1}, {"event": "lens", "lens": "v3"},
+        {"event": "model", "load": {"$type": "Load"}}, {"event": "model", "load": {"$type": "Read"}},
+        {"event": "model", "load": {**plain(Load()), "threads": "many"}}, {"event": "model", "load": [[[]]]},
+        {"event": "view", "view": 1}, {"event": "view", "flipped": 1}, {"event": "of tomorrow", "prompt": "no"},
+    ],
+)  # fmt: skip
+def test_what_cannot_be_changes_nothing(event):
+    assert fold([event]) == State()
+
+
+# -------------------------------------------------------------------------------------------------- files
+
+
+def recorded() -> files.Recording:
+    recording = begin(Load(model="tiny"))
+    recording.write({"event": "prompt", "prompt": HOSTILE})
+    recording.write({"event": "schedule", "how": "change", "schedule": "drop 3"})
+    recording.write({"event": "note", "note": HOSTILE})
+    recording.close()
+    return recording
+
+
+def test_what_was_written_is_read():
+    path = recorded().path
+    session = read(path)
+    assert [event["event"] for event in session.events] == ["session", "prompt", "schedule", "note", "end"]
+    header = session.events[0]
+    assert header["schema"] == "session/1" and header["id"] == session.id and "torch" in header["libraries"]
+    state = fold(session.events)
+    assert (state.load.model, state.prompt, state.schedule) == ("tiny", HOSTILE, "drop 3") and not session.warnings
+    assert oct(path.stat().st_mode)[-3:] == "600" and oct(path.parent.stat().st_mode)[-3:] == "700"
+    assert find("last") == find(session.id) == find(session.id[:12]) == path
+
+
+def test_a_file_cut_at_any_byte_opens_and_goes_on():
+    whole = recorded().path
+    data, events = whole.read_bytes(), read(whole).events
+    path = whole.with_name("cut.jsonl")
+    for cut in range(len(data)):
+        path.write_bytes(data[:cut])
+        session = read(path)
+        complete = data[:cut].count(b"\n")
+        assert session.events == events[:complete]
+        assert len(session.warnings) == (cut > 0 and data[cut - 1 : cut] != b"\n")
+        fold(session.events)
+    path.write_bytes(data[:-20])
+    recording = go_on(path)
+    recording.write({"event": "note", "note": "later"})
+    recording.close()
+    session = read(path)
+    assert [e["event"] for e in session.events] == [*(e["event"] for e in events[:-1]), "opened", "note", "end"]
+    assert session.warnings == ("line 5 is skipped: it is no JSON",)
+
+
+def test_files_of_others_are_told_from_sessions(home):
+    path = home / "any.jsonl"
+    for data in (b'{"text": "a corpus"}\n', b"\x00\xff", b"<html>", b'[{"event": "session"}]\n'):
+        path.write_bytes(data)
+        with pytest.raises(SessionError, match="is no session"):
+            read(path)
+    header = {"schema": "session/9", "id": "x", "event": "session", "t": 0, "load": plain(Load(model="tiny"))}
+    deep = '{"event": "note", "t": 1, "note": ' + "[" * 100_000 + "}"
+    lines = [header, {"event": "hologram", "t": 1}, {"event": "hologram", "t": 2}, "text", {"event": 7}, deep]
+    lines += [{"event": "note"}, {"event": "note", "t": -1}, '{"event": "name", "t": ' + "9" * 5000 + "}"]
+    path.write_text("".join(line + "\n" if isinstance(line, str) else json.dumps(line) + "\n" for line in lines))
+    session = read(path)
+    assert [event["event"] for event in session.events] == ["session", "hologram", "hologram"]
+    told = " ".join(session.warnings)
+    assert "session/9" in told and "2 events of a kind" in told and "hologram" in told and "line 6 is skipped" in told
+    assert fold(session.events).load.model == "tiny"
+
+
+def test_two_apps_have_two_files_and_a_session_one_writer():
+    one, other = begin(Load()), begin(Load())
+    assert one.path != other.path
+    with pytest.raises(SessionError, match="open in another process"):
+        go_on(one.path)
+    for recording in (one, other):
+        recording.write({"event": "note", "note": "mine"})
+        recording.close()
+    go_on(one.path).close()
+
+
+def test_a_session_in_which_nothing_was_done_is_removed():
+    idle = begin(Load())
+    idle.write({"event": "prompt", "prompt": DEFAULT_PROMPT})
+    idle.write({"event": "schedule", "how": "start", "schedule": ""})
+    assert idle.path.exists()
+    idle.close()
+    idle.close()
+    assert not idle.path.exists() and recorded().path.exists()
+
+
+def test_a_full_disk_loses_nothing(monkeypatch):
+    recording, write = begin(Load()), os.write
+
+    def full(descriptor, data):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "write", full)
+    for text in ("one", "two"):
+        with pytest.raises(SessionError, match="No space left"):
+            recording.write({"event": "note", "note": text})
+    monkeypatch.setattr(os, "write", lambda descriptor, data: write(descriptor, data[:7]))  # a few bytes at a time
+    recording.write({"event": "note", "note": "three"})
+    recording.close()
+    assert [event.get("note") for event in read(recording.path).events[1:]] == ["one", "two", "three", None]
+
+
+def test_an_unwritable_place_is_told(home):
+    (home / "data").write_text("a file in the folder's place")
+    with pytest.raises(SessionError, match="no session can be kept"):
+        begin(Load())
+
+
+def test_names_tags_and_what_is_not_there():
+    recording = recorded()
+    more = go_on(recording.path)
+    for event in ({"name": "eiffel"}, {"name": "paris"}, {"tags": ["a", "b"]}, {"tags": ["b", "c", 3]}, {"tags": 7}):
+        more.write({"event": next(iter(event)), **event})
+    more.close()
+    session = read(recording.path)
+    assert session.name == "paris" and session.tags == ("a", "b", "c") and find("paris") == recording.path
+    recorded()
+    with pytest.raises(SessionError, match="2 sessions are called 20"):
+        find("20")
+    for name in ("nobody", "", "/no/such.jsonl"):
+        with pytest.raises(SessionError, match="there is no"):
+            find(name)
+    assert len(list(files.all_sessions())) == 2 and paths.describe()["data"] in recording.path.parents
+
+
+# ----------------------------------------------------------------------------------------- numbers in short
+
+
+async def answers(request):
+    """Of a fake engine with six layers."""
+    engine = FakeEngine(6)
+    [_ async for _ in engine.ask(Load())]
+    return [reply async for reply in engine.ask(request) if not isinstance(reply, Progress)]
+
+
+async def test_a_reading_in_short():
+    [*_, reading] = await answers(Read("a b c", "drop 2"))
+    assert isinstance(reading, Reading)
+    kept = short.of_reading(reading, -1)
+    last = len(reading.tokens) - 1
+    assert kept["position"] == last
+    assert kept["effect.kl_nats"][last] == pytest.approx(reading.effect_kl_nats[last], 1e-6)
+    for name in ("entropy_bits", "kl_final_nats", "tracked_rank", "attn_norm"):
+        held = [np.nan if value is None else value for value in kept[f"depths.{name}"]]
+        np.testing.assert_allclose(held, getattr(reading, name)[:, last], rtol=1e-6)
+    assert kept["depths.top_ids"] == reading.top_ids[:, last, :2].tolist()
+    assert kept["depths.attn_norm"][0] is None  # of the embedding there is none
+    json.dumps(kept, allow_nan=False)
+    assert not any(name.startswith("effect") for name in short.of_reading(reading.baseline, 0))
+
+
+@pytest.mark.parametrize("request_", [TakeSweep(("a b c", "d")), TakeProbe()], ids=["sweep", "probe"])
+async def test_any_answer_in_short(request_):
+    kept = short.of_replies(await answers(request_))
+    text = json.dumps(kept, allow_nan=False)
+    assert kept and len(text) < 200_000
+    assert not any(word in name for name in kept for word in ("milliseconds", "model", "texts"))
+
+
+def test_large_arrays_are_kept_as_means_and_rows_of_nan_as_none():
+    array = np.arange(2000, dtype=np.float32).reshape(2, 1000)
+    array[1] = np.nan
+    assert short._reduced(array) == [499.5, None] and short._reduced(array[:1].astype(int).repeat(2)) is None
+    assert short.listed(np.array([[1.23456789, np.inf]])) == [[1.234568, None]]
