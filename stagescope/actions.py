@@ -25,13 +25,22 @@ class Action:
 
 
 EDIT, MOVE, LOOK = "Edit the layer under the cursor", "Move", "Look"
-ASK, PROGRAM = "Prompt and schedule", "Program"
+ASK, KEEP, PROGRAM = "Prompt and schedule", "Keep and share", "Program"
+PLAY = "Watch a session"
 # The screens beside the stack, as the help calls them.
 BESIDE = {
     "sweep": "Sweep", "lens": "Lens", "attention": "Attention", "neurons": "Neurons", "stages": "Stages",
-    "attribution": "Attribution", "heads": "Heads", "probe": "Probe", "similarity": "Similarity",
+    "attribution": "Attribution", "heads": "Heads", "probe": "Probe", "similarity": "Similarity", "compare": "Compare",
 }  # fmt: skip
 
+# Of every screen beside the stack, after its own.
+_OF_ALL = (
+    ("export", "e", "export", "Write what is shown into a file; its extension says in which format.", KEEP, 0),
+    ("copy", "y", "copy", "Copy a cell, the row or the table.", KEEP, 0),
+    ("rest", "r", "go on", "Run what was cancelled or failed; start an engine that died.", PROGRAM, 5),
+    ("back", "escape q", "back", "Cancel what runs and keep what is done; again: back to the stack.", PROGRAM, 1),
+    ("help", "?", "help", "Show this page.", PROGRAM, 1),
+)
 _TABLE = {  # place -> rows of (name, keys, label, help, group, footer)
     "explore": (
         ("drop", "d", "drop", "Take the layer out: the residual stream passes by (again: back).", EDIT, 2),
@@ -57,23 +66,26 @@ _TABLE = {  # place -> rows of (name, keys, label, help, group, footer)
         ("track", "t", "track", "Follow one token: type it, or take the row's top token.", LOOK, 12),
         ("lens", "L", "lens", "Logit lens: standard, or the paper's v1 (final scale everywhere).", LOOK, 0),
         ("flip", "o", "flip", "Draw the last layer on top, or at the bottom.", LOOK, 0),
-        ("census", "N", "census", "Count prediction and suppression neurons, if it was cancelled.", LOOK, 0),
-        ("copy", "y", "copy", "Copy the shell command that prints this reading.", PROGRAM, 0),
+        ("note", "n", "note", "Write a note into the session; words that begin with # are its tags.", KEEP, 0),
+        ("name", "R", "name", "Name the session, or look which it is.", KEEP, 0),
+        ("export", "e", "export", "Write what is shown into a file; its extension says in which format.", KEEP, 0),
+        ("copy", "y", "copy", "Copy a cell, the row, the table or the shell command; y again: the command.", KEEP, 0),
         ("sweep", "w", "sweep", "Drop every layer, swap every pair: the effect by depth.", LOOK, 3),
         ("lens_curves", "f", "follow", "The lens by depth, corrected and v1; where tokens of yours arrive.", LOOK, 0),
         ("attention", "A", "near", "Attention to near tokens, by layer and head.", LOOK, 0),
-        ("neurons", "n", "neurons", "The strongest prediction and suppression neurons, and what they write.", LOOK, 0),
-        ("stages", "e", "stages", "The four stages: their boundaries, and every curve they rest on.", LOOK, 4),
+        ("neurons", "N", "neurons", "The strongest prediction and suppression neurons, and what they write.", LOOK, 0),
+        ("stages", "E", "stages", "The four stages: their boundaries, and every curve they rest on.", LOOK, 4),
         ("attribution", "D", "direct", "What each sublayer adds to the token's logit; under an edit, what repairs it.", LOOK, 0),
         ("column", "c", "column", "Attention and MLP: their norms, what they add to the token's logit, its change by the edit.", LOOK, 0),
         ("heads", "H", "heads", "Heads that join the pieces of words; one head's pattern on the prompt.", LOOK, 0),
         ("probe", "P", "probe", "Can single neurons tell that the next token ends in -ing?", LOOK, 0),
+        ("compare", "C", "compare", "Keep this reading; again, on another: hold the two side by side.", LOOK, 0),
         ("similarity", "B", "alike", "How alike the layers are: block influence, angular distance, CKA.", LOOK, 0),
         ("pin", "p", "pin", "Pin the prompt to the deck; again: take it off.", ASK, 0),
         ("deck_back", "[ ctrl+left", "deck back", "Go to the pinned prompt before.", ASK, 0),
         ("deck_forward", "] ctrl+right", "deck on", "Go to the next pinned prompt.", ASK, 0),
         ("models", "M ctrl+o", "model", "Load another model.", PROGRAM, 14),
-        ("restart", "r", "restart", "Start an engine that died, or a load that was cancelled.", PROGRAM, 0),
+        ("restart", "r", "go on", "Start an engine that died; run what was cancelled.", PROGRAM, 0),
         ("cancel", "escape", "cancel", "Cancel the job that runs.", PROGRAM, 0),
         ("help", "?", "help", "Show this page.", PROGRAM, 1),
         ("quit", "q", "quit", "Quit; asks first when that would lose time.", PROGRAM, 1),
@@ -90,9 +102,6 @@ _TABLE = {  # place -> rows of (name, keys, label, help, group, footer)
         ("measure", "m", "measure", "Cycle: KL, top-1 kept, entropy change; all three where they fit.", LOOK, 4),
         ("deck_back", "[ ctrl+left", "deck back", "Go to the pinned prompt before; before the first: all.", ASK, 7),
         ("deck_forward", "] ctrl+right", "deck on", "Go to the next pinned prompt; after the last: all.", ASK, 6),
-        ("rest", "r", "go on", "Run what was cancelled or failed; start an engine that died.", PROGRAM, 5),
-        ("back", "escape q", "back", "Cancel what runs and keep what is done; again: back to the stack.", PROGRAM, 1),
-        ("help", "?", "help", "Show this page.", PROGRAM, 1),
     ),
     "lens": (
         ("left", "left h", "depth down", "Move to the depth before.", MOVE, 0),
@@ -106,9 +115,6 @@ _TABLE = {  # place -> rows of (name, keys, label, help, group, footer)
         ("untrack", "T backspace", "take off", "Take the last followed token off.", LOOK, 4),
         ("view", "v", "view", "Cycle: all panels where they fit, then two by two, or one by one.", LOOK, 3),
         ("lens", "L", "lens", "Draw the followed tokens under the corrected lens, or under v1.", LOOK, 9),
-        ("rest", "r", "go on", "Run what was cancelled or failed; start an engine that died.", PROGRAM, 5),
-        ("back", "escape q", "back", "Cancel what runs and keep what is done; again: back to the stack.", PROGRAM, 1),
-        ("help", "?", "help", "Show this page.", PROGRAM, 1),
     ),
     "attention": (
         ("left", "left h", "layer down", "Move to the layer before; among the heads: to the head before.", MOVE, 0),
@@ -123,9 +129,6 @@ _TABLE = {  # place -> rows of (name, keys, label, help, group, footer)
         ("offset", "k", "tokens before", "Cycle k, how many tokens before: 1, 2, 4, 5, 8, 16.", LOOK, 3),
         ("measure", "m s", "measure", "Cycle the panels; of the heads: sink-free, with the sink, the sink's mass.", LOOK, 4),
         ("text", "c", "text", "Measure over the standard text, with intervals; again: over the prompt.", LOOK, 5),
-        ("rest", "r", "go on", "Run what was cancelled or failed; start an engine that died.", PROGRAM, 5),
-        ("back", "escape q", "back", "Cancel what runs and keep what is done; again: back to the stack.", PROGRAM, 1),
-        ("help", "?", "help", "Show this page.", PROGRAM, 1),
     ),
     "neurons": (
         ("up", "up k", "line up", "Move to the layer above; in the list to the neuron above.", MOVE, 0),
@@ -143,9 +146,6 @@ _TABLE = {  # place -> rows of (name, keys, label, help, group, footer)
         ("view", "v", "view", "The strongest neurons, or skew against kurtosis of every neuron.", LOOK, 2),
         ("kind", "c", "class", "Cycle: all classes, prediction, suppression, unsigned, partition candidates.", LOOK, 3),
         ("more", "m", "more", "List the 50 strongest of each class; again: 10.", LOOK, 6),
-        ("rest", "r", "go on", "Run what was cancelled or failed; start an engine that died.", PROGRAM, 5),
-        ("back", "escape q", "back", "Cancel what runs and keep what is done; again: back to the stack.", PROGRAM, 1),
-        ("help", "?", "help", "Show this page.", PROGRAM, 1),
     ),
     "stages": (
         ("left", "left h", "layer down", "Move to the layer before.", MOVE, 0),
@@ -157,9 +157,6 @@ _TABLE = {  # place -> rows of (name, keys, label, help, group, footer)
         ("open", "enter", "drop it", "Drop the layer under the cursor, in the stack.", LOOK, 4),
         ("view", "v", "evidence", "What each curve of the rule says of a boundary; again: the paper's.", LOOK, 2),
         ("text", "c", "text", "Measure over the standard text (minutes on a CPU); again: over the prompt.", LOOK, 3),
-        ("rest", "r", "go on", "Run what was cancelled or failed; start an engine that died.", PROGRAM, 5),
-        ("back", "escape q", "back", "Cancel what runs and keep what is done; again: back to the stack.", PROGRAM, 1),
-        ("help", "?", "help", "Show this page.", PROGRAM, 1),
     ),
     "attribution": (
         ("left", "left h", "layer down", "Move to the layer before.", MOVE, 0),
@@ -171,9 +168,6 @@ _TABLE = {  # place -> rows of (name, keys, label, help, group, footer)
         ("open", "enter", "drop it", "Drop the layer under the cursor, in the stack.", LOOK, 4),
         ("track", "t", "follow", "Follow another token: type it; nothing typed is the baseline's top token.", LOOK, 2),
         ("view", "v", "view", "Under an edit cycle: both panels where they fit, then each alone.", LOOK, 3),
-        ("rest", "r", "go on", "Run what was cancelled or failed; start an engine that died.", PROGRAM, 5),
-        ("back", "escape q", "back", "Cancel what runs and keep what is done; again: back to the stack.", PROGRAM, 1),
-        ("help", "?", "help", "Show this page.", PROGRAM, 1),
     ),
     "heads": (
         ("up", "up k", "head up", "Move to the line above; in the grid to the layer above.", MOVE, 0),
@@ -189,9 +183,6 @@ _TABLE = {  # place -> rows of (name, keys, label, help, group, footer)
         ("open", "enter x", "head off", "Switch this head off as well, in the stack (again: on).", LOOK, 4),
         ("view", "v", "view", "Heads ranked by their score, or layers x heads.", LOOK, 2),
         ("pieces", "c", "pieces", "Cycle how many tokens the words have: 2, 3, 4.", LOOK, 3),
-        ("rest", "r", "go on", "Run what was cancelled or failed; start an engine that died.", PROGRAM, 5),
-        ("back", "escape q", "back", "Cancel what runs and keep what is done; again: back to the stack.", PROGRAM, 1),
-        ("help", "?", "help", "Show this page.", PROGRAM, 1),
     ),
     "probe": (
         ("up", "up k", "neuron up", "Move to the neuron above.", MOVE, 0),
@@ -206,9 +197,6 @@ _TABLE = {  # place -> rows of (name, keys, label, help, group, footer)
         ("view", "v", "view", "Cycle: single neurons, ensembles by size; both where they fit.", LOOK, 2),
         ("kind", "c", "class", "Cycle: all classes, then each alone.", LOOK, 6),
         ("suffix", "s t", "suffix", "Ask for another ending of the next token.", LOOK, 3),
-        ("rest", "r", "go on", "Run what was cancelled or failed; start an engine that died.", PROGRAM, 5),
-        ("back", "escape q", "back", "Cancel what runs and keep what is done; again: back to the stack.", PROGRAM, 1),
-        ("help", "?", "help", "Show this page.", PROGRAM, 1),
     ),
     "similarity": (
         ("left", "left h", "layer down", "Move to the layer before; of CKA: the depth on the left.", MOVE, 0),
@@ -220,9 +208,19 @@ _TABLE = {  # place -> rows of (name, keys, label, help, group, footer)
         ("open", "enter", "drop them", "Drop the layers under the cursor, in the stack.", LOOK, 4),
         ("view", "v", "view", "Cycle: block influence and angular distance, CKA of every two depths.", LOOK, 2),
         ("text", "c", "text", "Measure over the standard text, with intervals; again: over the prompt.", LOOK, 3),
-        ("rest", "r", "go on", "Run what was cancelled or failed; start an engine that died.", PROGRAM, 5),
-        ("back", "escape q", "back", "Cancel what runs and keep what is done; again: back to the stack.", PROGRAM, 1),
-        ("help", "?", "help", "Show this page.", PROGRAM, 1),
+    ),
+    "compare": (
+        ("up", "up k", "depth up", "Move to the depth above.", MOVE, 0),
+        ("down", "down j", "depth down", "Move to the depth below.", MOVE, 0),
+        ("page_up", "pageup", "page up", "Move one screenful up.", MOVE, 0),
+        ("page_down", "pagedown", "page down", "Move one screenful down.", MOVE, 0),
+        ("first", "home g", "output", "Move to the outputs.", MOVE, 0),
+        ("last", "end G", "embedding", "Move to the embeddings.", MOVE, 0),
+        ("left", "left h", "token left", "Look at the token before.", MOVE, 0),
+        ("right", "right l", "token right", "Look at the token after.", MOVE, 0),
+        ("open", "enter", "show B", "Show side B in the stack.", LOOK, 4),
+        ("exchange", "x", "A and B", "Exchange the sides: KL is of A against B.", LOOK, 3),
+        ("view", "v", "view", "Cycle: side by side, what differs.", LOOK, 2),
     ),
     "app": (
         ("interrupt", "ctrl+c", "quit now", "Quit without a question.", PROGRAM, 0),
@@ -243,14 +241,33 @@ _TABLE = {  # place -> rows of (name, keys, label, help, group, footer)
         ("no", "n escape", "no", "No, go on.", PROGRAM, 0),
     ),
 }
+# What the explore screen does in the player as well: it looks, it changes nothing.
+_IN_PLAYER = (
+    "up", "down", "page_up", "page_down", "top", "bottom", "left", "right", "view", "flip", "column", "export", "copy",
+    "sweep", "lens_curves", "attention", "neurons", "stages", "attribution", "heads", "probe", "similarity", "restart",
+    "cancel", "help", "quit",
+)  # fmt: skip
+_TABLE["player"] = (
+    ("play", "space", "play", "Play the session, or pause it; at its end: from the start.", PLAY, 1),
+    ("step_back", "comma", "back", "One event back.", PLAY, 4),
+    ("step_forward", "full_stop", "on", "One event on.", PLAY, 3),
+    ("ten_back", "<", "10 back", "Ten events back.", PLAY, 9),
+    ("ten_forward", ">", "10 on", "Ten events on.", PLAY, 8),
+    ("note_back", "p", "note before", "Go to the note before.", PLAY, 7),
+    ("note_forward", "n", "next note", "Go to the next note.", PLAY, 6),
+    ("to_start", "0", "start", "Go to the start.", PLAY, 0),
+    ("to_end", "$", "end", "Go to the end.", PLAY, 0),
+    ("speed", "+", "speed", "Cycle: as fast as it was, 2 times, 8 times. No wait is longer than 3 s.", PLAY, 5),
+    *((*row[:5], 2 if row[0] in ("help", "quit") else 0) for row in _TABLE["explore"] if row[0] in _IN_PLAYER),
+)
 ACTIONS = tuple(
     Action(name, tuple(keys.split()), label, help, group, place, footer)
     for place, rows in _TABLE.items()
-    for name, keys, label, help, group, footer in rows
+    for name, keys, label, help, group, footer in (*rows, *(_OF_ALL if place in BESIDE else ()))
 )
 
 _ARROWS = {"up": "↑", "down": "↓", "left": "←", "right": "→"}
-_KEY_NAMES = _ARROWS | {"pageup": "pgup", "pagedown": "pgdn", "escape": "esc"}
+_KEY_NAMES = _ARROWS | {"pageup": "pgup", "pagedown": "pgdn", "escape": "esc", "comma": ",", "full_stop": "."}
 
 
 def of(place: str) -> list[Action]:
@@ -293,14 +310,18 @@ def footer(width: int, place: str = "explore", without: Collection[str] = ()) ->
 
 def help_sections(place: str = "explore") -> list[tuple[str, list[tuple[str, str]]]]:
     """[(heading, [(keys, sentence)])] of all there is for the explore screen; for another, of what works on it."""
-    if place != "explore":
+    if place == "player":
+        groups = (PLAY, MOVE, LOOK, KEEP, PROGRAM)
+        sections = {group: [a for a in (*of(place), *of("app")) if a.group == group] for group in groups}
+    elif place != "explore":
         sections = {BESIDE[place]: of(place), PROGRAM: [a for a in of("app") if not a.name.startswith("focus_")]}
     else:
         everywhere = (*of("explore"), *of("app"))
-        groups = (EDIT, ASK, MOVE, LOOK, PROGRAM)
+        groups = (EDIT, ASK, MOVE, LOOK, KEEP, PROGRAM)
         sections = {group: [a for a in everywhere if a.group == group] for group in groups}
         sections |= {"While typing the prompt": of("prompt"), "While typing a schedule": of("schedule")}
         sections |= {f"On the screen {title!r}": of(beside) for beside, title in BESIDE.items()}
+        sections |= {PLAY: [a for a in of("player") if a.group == PLAY]}
     return [(title, [(keys_text(a), a.help) for a in members]) for title, members in sections.items()]
 
 

@@ -18,6 +18,7 @@ from textual.worker import WorkerFailed
 from stagescope import actions, paths
 from stagescope.engine.protocol import DEFAULT_PROMPT, Engine, Load
 from stagescope.screens.explore import Explore
+from stagescope.sessions.files import Session
 from stagescope.terminal import TerminalDriver
 from stagescope.text import printable
 
@@ -43,8 +44,8 @@ class StageApp(App[str]):
     """Run with `run_app`. The app's result is the shell command of the last reading.
 
     engine_factory makes an Engine; it is called again after an engine died. models: gives (name, note, on disk) for
-    the model picker when it opens. ascii_only: no block elements in the stack. Raises ScheduleError for a schedule
-    that is wrong whatever the model.
+    the model picker when it opens. ascii_only: no block elements in the stack. record: a session is kept; resumed: one
+    that goes on. Raises ScheduleError for a schedule that is wrong whatever the model.
     """
 
     TITLE = "stagescope"
@@ -61,6 +62,8 @@ class StageApp(App[str]):
         lens: str = "standard",
         models: Callable[[], Sequence[tuple[str, str, bool]]] = tuple,
         ascii_only: bool = False,
+        record: bool = False,
+        resumed: Session | None = None,
     ):
         # NO_COLOR alone still sends 24-bit greys; with an ansi theme Textual sends no colour. It takes the
         # variable out of the environment, so it is read before.
@@ -68,7 +71,7 @@ class StageApp(App[str]):
         super().__init__(driver_class=TerminalDriver, ansi_color=no_color or None)
         self.engine_factory = engine_factory
         self.engine = engine_factory()
-        self.explore = Explore(load or Load(), prompt, schedule, position, lens, models, ascii_only)
+        self.explore = Explore(load or Load(), prompt, schedule, position, lens, models, ascii_only, record, resumed)
         self.crash = ""  # one line, for stderr
         self.register_theme(THEME)
         self.theme = "ansi-dark" if no_color else THEME.name
@@ -95,7 +98,8 @@ class StageApp(App[str]):
             self.log.error(f"the engine did not close within {CLOSE_SECONDS} s")
 
     def leave(self, return_code: int = 0) -> None:
-        """End the app; its result is the command that prints the last reading."""
+        """End the app and the session; its result is the command that prints the last reading."""
+        self.explore.end_session()
         self.exit(self.explore.command(), return_code=return_code)
 
     def action_interrupt(self) -> None:

@@ -12,11 +12,13 @@ from stagescope.app import StageApp
 from stagescope.screens.ask import Ask, Confirm
 from stagescope.screens.attention import AttentionScreen
 from stagescope.screens.attribution import AttributionScreen
+from stagescope.screens.compare import CompareScreen
 from stagescope.screens.explore import Explore
 from stagescope.screens.heads import HeadsScreen
 from stagescope.screens.help import Help, page
 from stagescope.screens.lens import LensScreen
 from stagescope.screens.models import Models
+from stagescope.screens.player import Player
 from stagescope.screens.neurons import NeuronsScreen
 from stagescope.screens.probe import ProbeScreen
 from stagescope.screens.similarity import SimilarityScreen
@@ -27,9 +29,10 @@ PLACES = {
     "explore": Explore, "prompt": Explore, "schedule": Explore, "sweep": SweepScreen, "help": Help, "models": Models,
     "ask": Ask, "confirm": Confirm, "app": StageApp, "lens": LensScreen, "attention": AttentionScreen,
     "neurons": NeuronsScreen, "stages": StagesScreen, "attribution": AttributionScreen, "heads": HeadsScreen,
-    "probe": ProbeScreen, "similarity": SimilarityScreen,
+    "probe": ProbeScreen, "similarity": SimilarityScreen, "compare": CompareScreen,
+    "player": Player,
 }  # fmt: skip
-WHOLE = ["explore", *actions.BESIDE]  # screens with a help of their own
+WHOLE = ["explore", "player", *actions.BESIDE]  # screens with a help of their own
 
 
 @pytest.mark.parametrize("place", PLACES)

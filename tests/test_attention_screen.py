@@ -15,6 +15,7 @@ from stagescope.engine.fake import FakeEngine
 from stagescope.engine.protocol import OFFSETS, Failure, TakeEvidence, Texts
 from stagescope.evidence_report import strongest, weigh
 from stagescope.screens import attention_words
+from stagescope.screens.ask import Ask, Choose
 from stagescope.screens.asking import Chosen
 from stagescope.screens.attention import AttentionScreen
 from stagescope.screens.help import Help
@@ -138,6 +139,8 @@ async def test_every_key_does_what_the_help_says():
         "view": (["home"], lambda s: "▸heads" in drawn(s.app) and "layer 0 head 0 ·" in drawn(s.app)),
         "text": ([], lambda s: "368 tokens of 16 documents" in drawn(s.app)),
         "rest": ([], lambda s: "all of it is there" in drawn(s.app)),
+        "export": ([], lambda s: isinstance(s.app.screen, Ask)),
+        "copy": ([], lambda s: isinstance(s.app.screen, Choose)),
         "help": ([], lambda s: isinstance(s.app.screen, Help) and "Cycle k" in unwrapped(s.app)),
     }
     rows = {action.name: action for action in actions.of("attention")}

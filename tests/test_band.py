@@ -82,7 +82,7 @@ async def test_hatched_until_the_stages_screen_has_mapped_them():
         await until(pilot, lambda: not app.explore.jobs)
         assert set(band_of(drawn(app).splitlines()).values()) == {"░"}
         assert not app.explore.failure and "not mapped" not in drawn(app)
-        await pilot.press("e")
+        await pilot.press("E")
         await until(pilot, lambda: isinstance(app.screen, StagesScreen) and app.screen.map)
         await until(pilot, lambda: app.screen.running is None)
         await pilot.press("escape")

@@ -180,7 +180,10 @@ async def test_every_key_does_what_the_help_says():
         "track": ([], lambda app: isinstance(app.screen, Ask)),
         "lens": ([], lambda app: app.explore.lens == "v1"),
         "flip": ([], lambda app: app.explore.stack.flipped),
-        "census": ([], lambda app: "census of this model is done" in drawn(app)),
+            "note": ([], lambda app: "without --no-record a note is kept" in drawn(app)),
+            "name": ([], lambda app: "without --no-record a session has a name" in drawn(app)),
+            "export": ([], lambda app: isinstance(app.screen, Ask)),
+            "compare": ([], lambda app: "C on another schedule, prompt or model compares" in drawn(app)),
         "sweep": ([], lambda app: isinstance(app.screen, SweepScreen)),
         "lens_curves": ([], lambda app: isinstance(app.screen, LensScreen)),
         "attention": ([], lambda app: isinstance(app.screen, AttentionScreen)),
@@ -530,12 +533,12 @@ async def test_escape_cancels_the_census_and_it_does_not_come_back_by_itself():
     async with running(engine, settle=False) as (app, pilot, _):
         await until(pilot, lambda: "census of neurons 90 % · 0:06 left · esc cancels" in drawn(app))
         await pilot.press("escape")
-        await until(pilot, lambda: "census" not in app.explore.jobs and "N takes it again" in drawn(app))
+        await until(pilot, lambda: "census" not in app.explore.jobs and "r takes it again" in drawn(app))
         await pilot.press("d")
         await settled(pilot)
         assert engine.requests.count(TakeCensus()) == 1
         engine.gates.clear()
-        await pilot.press("N")
+        await pilot.press("r")
         await until(pilot, lambda: app.explore.census)
 
 

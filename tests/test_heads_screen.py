@@ -17,6 +17,7 @@ from stagescope.engine.protocol import Failure, FindHeads, ShowPattern
 from stagescope.engine.tokens import Token
 from stagescope.heads_report import strongest_keys
 from stagescope.screens import heads_words
+from stagescope.screens.ask import Ask, Choose
 from stagescope.screens.asking import Chosen
 from stagescope.screens.heads import HeadsScreen
 from stagescope.screens.help import Help
@@ -115,6 +116,8 @@ async def test_every_key_does_what_the_help_says(monkeypatch):
         "view": ([], lambda s: "▸layers x heads" in drawn(s.app) or "▸by score" in drawn(s.app)),
         "pieces": ([], lambda s: f"{s.words_of} tokens" in drawn(s.app) and s.words_of != 3),
         "rest": ([], lambda s: "all of it is there" in drawn(s.app)),
+        "export": ([], lambda s: isinstance(s.app.screen, Ask)),
+        "copy": ([], lambda s: isinstance(s.app.screen, Choose)),
         "help": ([], lambda s: isinstance(s.app.screen, Help) and "Cycle how many tokens" in unwrapped(s.app)),
     }
     monkeypatch.setattr("stagescope.screens.asking.PAUSE", 0.01)

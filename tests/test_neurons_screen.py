@@ -17,6 +17,7 @@ from stagescope.engine.fake import FakeEngine
 from stagescope.engine.protocol import Census, Failure, ShowNeurons, TakeCensus
 from stagescope.engine.strongest import classes
 from stagescope.scatter import scatter
+from stagescope.screens.ask import Ask, Choose
 from stagescope.screens.asking import Chosen
 from stagescope.screens.help import Help
 from stagescope.screens.neurons import FEW, MANY, TOP, NeuronsScreen
@@ -148,6 +149,8 @@ async def test_every_key_does_what_the_help_says():
         "kind": (["c"], lambda s: {row.kind for row, _ in s.listed()} == {"suppression"}),
         "more": ([], lambda s: len(s.listed()) == 4 * MANY),
         "rest": ([], lambda s: "all of it is there" in drawn(s.app)),
+        "export": ([], lambda s: isinstance(s.app.screen, Ask)),
+        "copy": ([], lambda s: isinstance(s.app.screen, Choose)),
         "back": ([], lambda s: s.app.results == [None]),
         "help": ([], lambda s: isinstance(s.app.screen, Help) and "partition candidates" in unwrapped(s.app)),
     }

@@ -15,7 +15,7 @@ from stagescope.engine import fake_causes
 from stagescope.engine.fake import FakeEngine
 from stagescope.engine.protocol import Failure, TakeProbe
 from stagescope.screens import probe_words
-from stagescope.screens.ask import Ask
+from stagescope.screens.ask import Ask, Choose
 from stagescope.screens.asking import Chosen
 from stagescope.screens.help import Help
 from stagescope.screens.probe import ProbeScreen
@@ -93,6 +93,8 @@ async def test_every_key_does_what_the_help_says():
         "right": ([], lambda s: "the 2 best together" in drawn(s.app)),
         "left": (["right"], lambda s: "the 2 best together" in drawn(s.app)),
         "rest": ([], lambda s: "all of it is there" in drawn(s.app)),
+        "export": ([], lambda s: isinstance(s.app.screen, Ask)),
+        "copy": ([], lambda s: isinstance(s.app.screen, Choose)),
         "suffix": ([], lambda s: isinstance(s.app.screen, Ask) and "Which ending" in drawn(s.app)),
         "help": (["escape"], lambda s: isinstance(s.app.screen, Help) and "another ending" in unwrapped(s.app)),
     }

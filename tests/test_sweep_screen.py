@@ -16,6 +16,7 @@ from stagescope import actions
 from stagescope.engine.fake import PARTS, FakeEngine
 from stagescope.engine.protocol import Failure, Load, TakeSweep
 from stagescope.screens import sweep_words
+from stagescope.screens.ask import Ask, Choose
 from stagescope.screens.help import Help
 from stagescope.screens.sweep import Chosen, SweepScreen
 from stagescope.screens.sweep_deck import median_and_worst, median_sweep
@@ -249,6 +250,8 @@ async def test_every_key_does_what_the_help_says():
         "deck_back": ([], lambda s: "all 3 prompts: median" in drawn(s.app)),
         "deck_forward": ([], lambda s: "prompt 2 of 3" in drawn(s.app)),
         "rest": ([], lambda s: "all of it is there" in drawn(s.app)),
+        "export": ([], lambda s: isinstance(s.app.screen, Ask)),
+        "copy": ([], lambda s: isinstance(s.app.screen, Choose)),
         "back": ([], lambda s: s.app.results == [None]),
         "help": ([], lambda s: isinstance(s.app.screen, Help) and "Cancel what runs" in unwrapped(s.app)),
     }

@@ -1,7 +1,8 @@
-"""Two small questions at the foot of the screen: a line of text, or yes or no."""
+"""Small questions at the foot of the screen: a line of text, yes or no, which of a few."""
 
 from __future__ import annotations
 
+from textual import events
 from textual.app import ComposeResult
 from textual.containers import Vertical
 from textual.screen import ModalScreen
@@ -59,3 +60,30 @@ class Confirm(ModalScreen[bool]):
 
     def action_no(self) -> None:
         self.dismiss(False)
+
+
+class Choose(ModalScreen[str | None]):
+    """Ask which of a few things, a key each. Dismissed with the thing, or with None."""
+
+    BINDINGS = actions.bindings("ask")
+    CSS_PATH = "ask.tcss"
+
+    def __init__(self, question: str, choices: dict[str, str]):
+        super().__init__()
+        self.question, self.choices = question, choices
+
+    def compose(self) -> ComposeResult:
+        with Vertical():
+            yield Line(id="question")
+
+    def on_mount(self) -> None:
+        told = "   ".join(f"{key} {what}" for key, what in self.choices.items())
+        self.query_one(Line).show(f"{self.question}:   {told}   esc nothing")
+
+    def on_key(self, event: events.Key) -> None:
+        if event.character in self.choices:
+            event.stop()
+            self.dismiss(self.choices[event.character])
+
+    def action_close(self) -> None:
+        self.dismiss(None)

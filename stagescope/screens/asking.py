@@ -7,7 +7,7 @@ what is there, `r` goes on; if nothing runs escape leaves.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from functools import partial
@@ -15,17 +15,19 @@ from typing import NamedTuple
 
 from textual.content import Content
 
+from stagescope.answers import Answer, collected
 from stagescope.engine.protocol import Census, Failure, FindToken, Load, ModelInfo, Progress, Reply, Request
 from stagescope.engine.tokens import Token
 from stagescope.screens import words
 from stagescope.screens.ask import Ask
-from stagescope.screens.frame import Frame
 from stagescope.screens.help import Help
+from stagescope.screens.sharing import Sharing
 from stagescope.screens.widgets import glyphs
 from stagescope.screens.widgets.line import Line, from_line
 
 WAITING = "waiting for a reading or another job of the engine"  # which does one long job at a time
 SOON = 0.1  # seconds between two drawings while parts come in
+KEPT = 16  # answers
 PAUSE = 0.15  # seconds the cursor rests before what it is on is asked for: a held key asks for nothing
 
 
@@ -52,7 +54,7 @@ class Looked:
     ascii_only: bool
 
 
-class Asking(Frame):
+class Asking(Sharing):
     """Dismissed with a Chosen, or None; `restart` then says that `r` was pressed on a dead engine.
 
     A screen of this kind has its PLACE in the table of actions and gives: `wanted` and `is_known`, `receive`, `draw`
@@ -69,6 +71,8 @@ class Asking(Frame):
         self.running: Request | None = None
         self.progress = Progress(WAITING, math.nan)
         self.stopped: set[Request] = set()  # cancelled or failed: only `r` runs them again
+        self.whole: dict[Request, tuple[Reply, ...]] = {}  # what came whole, the latest KEPT
+        self.record: Callable[[Request, Sequence[Reply]], None] = lambda request, replies: None  # into the session
         self.failure, self.dead, self.restart = "", False, False  # dead: the engine ended
         self.drawing = None  # a timer
         self.moved = False  # a drawing is due after the keys
@@ -122,9 +126,16 @@ class Asking(Frame):
         self.running = None
         self.workers.cancel_group(self, "ask")
 
+    def answer(self) -> Answer | None:
+        request = self.wanted()
+        replies = self.whole.get(request)
+        return Answer(self.load, self.info, request, replies, getattr(self, "position", -1)) if replies else None
+
     async def _ask(self, request: Request) -> None:
+        came: list[Reply] = []
         try:
-            async with aclosing(self.app.engine.ask(self.rest_of(request))) as replies:
+            asked = self.rest_of(request)
+            async with aclosing(self.app.engine.ask(asked)) as replies:
                 async for reply in replies:
                     match reply:
                         case Progress():
@@ -132,13 +143,23 @@ class Asking(Frame):
                             self.draw_status()
                         case Failure():
                             self._failed(request, reply)
+                            came.clear()
                         case _:
+                            came.append(reply)
                             self.receive(request, reply)
                             self.draw_soon()
+            if came:
+                self.record(asked, came)
+                self._came_whole(request, collected(came))
         finally:
             if self.running is request:
                 self.running = None
             self.draw()
+
+    def _came_whole(self, request: Request, replies: tuple[Reply, ...]) -> None:
+        self.whole[request] = replies
+        for oldest in list(self.whole)[:-KEPT]:
+            del self.whole[oldest]
 
     def _failed(self, request: Request, reply: Failure) -> None:
         self.stopped.add(request)
@@ -189,6 +210,8 @@ class Asking(Frame):
 
     def action_back(self) -> None:
         """Cancel what runs; if nothing does, leave."""
+        if self.cancel_film():
+            return
         if self.running is None:
             self.dismiss(None)
             return
@@ -223,7 +246,7 @@ class Asking(Frame):
 
     def draw_status(self) -> None:
         """The lines that change while nothing else does."""
-        self.header.show(words.header(self.info, None, self.state(), self.size.width))
+        self.header.show(words.header(self.info, None, self.doing(), self.size.width))
         self.status.show(self.told(), layout=True)
         self.footer.show(words.footer(self.size.width, self.PLACE, self.idle_keys()))
 
@@ -233,7 +256,7 @@ class Asking(Frame):
         is_left = request is not None and request != self.running and not self.is_known(request)
         return set() if self.dead or is_left else {"rest"}
 
-    def state(self) -> str:
+    def doing(self) -> str:
         return "engine stopped" if self.dead else "measuring" if self.running else "idle"
 
     def why_nothing(self) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from functools import partial
+from typing import Any
 
 from rich.text import Text
 from textual import on
@@ -76,6 +77,11 @@ class AttentionScreen(Asking):
     @property
     def evidence(self) -> Evidence | None:
         return self.found.get(self.texts)
+
+    def under_cursor(self) -> tuple[dict[str, Any], str]:
+        of = {"heads": self.shown, "near": "mean_weight"}.get(self.view)
+        measure = {"measure": attention_words.name_of(of, self.k)} if of else {}
+        return {"layer": self.at_layer, "head": self.at_head if self.view == "heads" else None, **measure}, "mean"
 
     # ------------------------------------------------------------------------------------------------- keys
 

@@ -8,6 +8,7 @@ attribution_words.py draws and words it.
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
 from rich.text import Text
 from textual import on
@@ -83,6 +84,11 @@ class AttributionScreen(Asking):
         """The position looked at, which may count from the end."""
         n = len(attribution.tokens)
         return min(max(self.position if self.position >= 0 else n + self.position, 0), n - 1)
+
+    def under_cursor(self) -> tuple[dict[str, Any], str]:
+        known = self.attribution
+        where = {"position": self._index(known), "schedule": known.schedule} if known else {}
+        return {**where, "layer": self.at_layer}, "logits"
 
     # ------------------------------------------------------------------------------------------------- keys
 

@@ -1,8 +1,6 @@
-"""What the edit keys do to a schedule, and the schedules to go back to. No screen in here."""
+"""What the edit keys do to a schedule. No screen in here."""
 
 from __future__ import annotations
-
-from dataclasses import dataclass, field
 
 from stagescope.engine.protocol import ModelInfo
 from stagescope.engine.schedule import Plan, Schedule, attn_off, drop, mlp_off, repeat, swap, toggle
@@ -15,44 +13,6 @@ def shape(info: ModelInfo) -> dict:
 
 class CannotEdit(Exception):
     """A key that makes no sense on this row; says why."""
-
-
-@dataclass
-class History:
-    """The schedule shown, those before it and those undone. The baseline toggle is a change like others."""
-
-    now: Schedule
-    before: list[Schedule] = field(default_factory=list)
-    undone: list[Schedule] = field(default_factory=list)
-    set_aside: Schedule | None = None  # the edit that `baseline` hides
-
-    def change(self, schedule: Schedule) -> None:
-        if str(schedule) != str(self.now):
-            self.before.append(self.now)
-            self.now, self.undone, self.set_aside = schedule, [], None
-
-    def undo(self) -> bool:
-        if not self.before:
-            return False
-        self.undone.append(self.now)
-        self.now = self.before.pop()
-        return True
-
-    def redo(self) -> bool:
-        if not self.undone:
-            return False
-        self.before.append(self.now)
-        self.now = self.undone.pop()
-        return True
-
-    def baseline(self) -> bool:
-        """The empty schedule; called again, the edit it hid. False when there is nothing to hide or show."""
-        hidden, shown = self.set_aside, self.now
-        if not shown and hidden is None:
-            return False
-        self.change(Schedule() if shown else hidden)
-        self.set_aside = shown or None
-        return True
 
 
 def key_edit(

@@ -12,6 +12,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 from textual import events
 from textual.app import ComposeResult
@@ -22,6 +23,7 @@ from textual.widget import Widget
 from textual.widgets import Label
 
 from stagescope import actions
+from stagescope.answers import Answer
 from stagescope.engine.protocol import (
     Attribution,
     Census,
@@ -40,20 +42,25 @@ from stagescope.engine.protocol import (
 )
 from stagescope.engine.schedule import Schedule, ScheduleError, parse, resolve
 from stagescope.engine.tokens import Token
+from stagescope.history import History
 from stagescope.screens import words
 from stagescope.screens.asking import Asking, Chosen
 from stagescope.screens.deck import Deck, DeckEffect
-from stagescope.screens.edits import History, shape
+from stagescope.screens.edits import shape
 from stagescope.screens.explore_beside import EMPTY, ExploreBeside
 from stagescope.screens.explore_jobs import ExploreJobs
 from stagescope.screens.explore_keys import VIEWS, ExploreKeys
 from stagescope.screens.frame import SMALLEST
+from stagescope.screens.recording import Recording, opened
 from stagescope.screens.rows import Row, rows, with_direct
+from stagescope.screens.sharing import Sharing
 from stagescope.screens.stages import StagesScreen
 from stagescope.screens.widgets.detail import effect_line, row_line
 from stagescope.screens.widgets.line import Field, Line, PromptField, ScheduleField
 from stagescope.screens.widgets.stack import Stack
 from stagescope.screens.widgets.tokens import TokenStrip
+from stagescope.sessions.events import fold
+from stagescope.sessions.files import Session
 from stagescope.text import printable
 
 PAUSE = 0.06  # seconds without a key before the output follows the prompt
@@ -64,7 +71,7 @@ SCHEDULE_HINT = ": types a schedule, such as drop 3-5; swap 7 8"
 TALL = 44  # rows of terminal from which the row under the cursor is told in full, in two lines of its own
 
 
-class Explore(ExploreKeys, ExploreBeside, ExploreJobs):
+class Explore(ExploreKeys, ExploreBeside, ExploreJobs, Recording, Sharing):
     PLACE = "explore"  # in the table of actions
     # Priority: keys act in the order they come, also when a slow line delivers ":drop 3" in one piece.
     BINDINGS = actions.bindings(PLACE, priority=True)
@@ -81,7 +88,10 @@ class Explore(ExploreKeys, ExploreBeside, ExploreJobs):
         lens: str = "standard",
         models: Callable[[], Sequence[tuple[str, str, bool]]] = tuple,
         ascii_only: bool = False,
+        record: bool = False,
+        resumed: Session | None = None,
     ):
+        """record: into a session of its own, or into the one `resumed`, whose last state is gone back to."""
         super().__init__()
         self.load, self.models = load, models
         # what is wanted
@@ -90,6 +100,7 @@ class Explore(ExploreKeys, ExploreBeside, ExploreJobs):
         self.at = position  # negative counts from the end, so that it follows the prompt as it is typed
         self.lens = lens
         self.tracked: int | None = None
+        self.tracked_text = ""
         self.census_wanted = True
         self.deck = Deck()
         self.swept = ""  # the prompt that `w` was pressed on
@@ -123,6 +134,10 @@ class Explore(ExploreKeys, ExploreBeside, ExploreJobs):
         self.stack = Stack(id="stack", ascii_only=ascii_only)
         self.token_strip = TokenStrip(id="tokens", ascii_only=ascii_only)
 
+        self.records, self.goes_on, self.session_name = record, resumed, resumed.name if resumed else ""
+        if resumed is not None:
+            self.look_at(fold(resumed.events))
+
     def compose(self) -> ComposeResult:
         self.prompt_field = PromptField(self.prompt, id="prompt")  # an Input needs its app to be made
         self.schedule_field = ScheduleField(str(self.schedule), id="schedule", placeholder=SCHEDULE_HINT)
@@ -137,6 +152,8 @@ class Explore(ExploreKeys, ExploreBeside, ExploreJobs):
         return not isinstance(self.focused, Field) or action not in EXPLORE_ACTIONS
 
     def on_mount(self) -> None:
+        if self.goes_on is not None:
+            self.say(opened(self.goes_on))
         self.start()
 
     @property
@@ -151,6 +168,24 @@ class Explore(ExploreKeys, ExploreBeside, ExploreJobs):
         """The position cursor within the tokens of a reading."""
         n = len(reading.tokens) if reading else 1
         return min(max(self.at if self.at >= 0 else n + self.at, 0), n - 1)
+
+    def answer(self) -> Answer | None:
+        """The reading that the stack shows."""
+        if self.reading is None or self.answered is None:
+            return None
+        return Answer(self.load, self.reading.model, self.answered, (self.reading,), self.position(self.reading))
+
+    def under_cursor(self) -> tuple[dict[str, Any], str]:
+        """The row's depth at the chosen token; its top token, or in the grid of the change the KL."""
+        row = self.stack.row_at_cursor()
+        where = {"position": self.position(self.reading), "depth": row.depth if row else None}
+        return where, "kl_nats" if self.view == "delta" else "top1"
+
+    def more_to_copy(self) -> dict[str, str]:
+        return {"y": "command"}
+
+    def copied(self, what: str) -> str | None:
+        return self.command() if what == "command" else super().copied(what)
 
     def wanted(self) -> Read:
         return Read(self.prompt, str(self.schedule), self.at, lens=self.lens, tracked=self.tracked)
@@ -192,6 +227,9 @@ class Explore(ExploreKeys, ExploreBeside, ExploreJobs):
             other = load is not self.load
             if other:
                 self._change_model(load)
+                if self.to_restore and self.to_restore.load == load:
+                    self.look_at(self.to_restore)
+                    self.to_restore = None
             self._loaded(info)
             if other:
                 self.read()
@@ -224,6 +262,7 @@ class Explore(ExploreKeys, ExploreBeside, ExploreJobs):
 
         def show(reading: Reading) -> None:
             self.reading, self.answered = reading, request
+            self.record_reading(request, reading)
             self._show_output(request, reading)
 
         await self._converse("read", request, show)
@@ -254,6 +293,7 @@ class Explore(ExploreKeys, ExploreBeside, ExploreJobs):
             self.schedule_field.text = ""
             self.say(f"schedule {error.text!r} does not fit {info.name} and was taken away: {error.reason}")
             self.read()
+        self.record_model(info)
         if info.loaded and info.warnings:
             self.say(" ".join(info.warnings))
         self.draw()
@@ -298,6 +338,9 @@ class Explore(ExploreKeys, ExploreBeside, ExploreJobs):
             edited=bool(reading and reading.schedule),
             column=self.shown_column,
         )
+        at = [index for index, row in enumerate(self.stack_rows) if row.layers == (self.row_wanted,)]
+        if at:
+            self.stack.cursor, self.row_wanted = at[0], None
         here = self.position(self.output)
         self.token_strip.show(self.tokens, here)
         width, glyphs = self.size.width, self.stack.glyphs
@@ -328,8 +371,9 @@ class Explore(ExploreKeys, ExploreBeside, ExploreJobs):
 
     def draw_status(self) -> None:
         """The lines that change while nothing else does: header, detail, status."""
+        self.record_changes()
         width, height = self.size
-        self.header.show(words.header(self.info, self.output, self.state(), width))
+        self.header.show(words.header(self.info, self.output, self.doing() + self.side_kept(), width, self.mark()))
         self.footer.show(words.footer(width, self._place()))
         row, reading = self.stack.row_at_cursor(), self.reading
         told = {"lines": 2 if height >= TALL else 1, "glyphs": self.stack.glyphs, "column": self.shown_column}
@@ -361,7 +405,7 @@ class Explore(ExploreKeys, ExploreBeside, ExploreJobs):
             return Content.styled(printable(self.note), "$text-accent")
         return Content.styled(self.failure + restart, "$text-error") if self.failure else ""
 
-    def state(self) -> str:
+    def doing(self) -> str:
         """What the header says the engine is doing."""
         if self.dead:
             return "engine stopped"

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 
+from stagescope.answers import Answer
+from stagescope.engine.protocol import EngineError, Read
 from stagescope.engine.schedule import ScheduleError, parse, resolve, toggle
-from stagescope.screens import deck
+from stagescope.screens import compare_words, deck
 from stagescope.screens.asking import Asking, Chosen, Looked
 from stagescope.screens.attention import AttentionScreen
 from stagescope.screens.attribution import AttributionScreen
+from stagescope.screens.compare import CompareScreen, one_model
 from stagescope.screens.edits import shape
 from stagescope.screens.frame import Frame
 from stagescope.screens.heads import HeadsScreen
@@ -24,10 +28,14 @@ from stagescope.text import fit
 EMPTY = "the prompt is empty: type one"
 UNKNOWN = "the model's layers are not known yet"
 ROOM = 40  # cells of a schedule in a remark: one of 128 neurons would fill the screen
+SHORT = 20  # ... in the header
 
 
 class ExploreBeside(Frame):
     """A quarter of the Explore screen: the methods the table of actions names for the other screens."""
+
+    side_a: Answer | None = None  # a reading kept for the compare screen
+    told_alike: Read | None = None  # what C was pressed on that was side A itself: again drops it
 
     def action_sweep(self) -> None:
         """On a screen of its own, which asks for more than what runs here by itself."""
@@ -41,7 +49,9 @@ class ExploreBeside(Frame):
         present = self.prompt if self.prompt in prompts else ""
         looked_at = (self.tracked, self.at, str(self.schedule), self.stack.glyphs.ascii_only)
         screen = SweepScreen(self.info, self.load, prompts, present, *looked_at)
+        screen.record = self.record_answer
         self.app.push_screen(screen, partial(self._point_chosen, screen))
+        self.record_changes()
 
     def action_lens_curves(self) -> None:
         self._open(LensScreen)
@@ -67,6 +77,40 @@ class ExploreBeside(Frame):
     def action_similarity(self) -> None:
         self._open(SimilarityScreen)
 
+    def action_compare(self) -> None:
+        """Keep this reading as side A; with one kept, open the two. On the same again: drop it."""
+        here, told = self.answer(), self.told_alike
+        self.told_alike = None
+        if here is None or not self.is_complete():
+            self.say("this is not read to the end yet: C when it is")
+        elif self.side_a is None:
+            self.side_a = here
+            self.say(f"{self._name_of_a()} is kept; C on another schedule, prompt or model compares")
+        elif not self._is_side_a(here):
+            try:
+                self._open(partial(CompareScreen, a=self.side_a, b=here))
+            except EngineError as error:
+                self.say(f"{self._name_of_a()}: {error}")
+        elif told == here.request:
+            self.side_a = None
+            self.say("side A is let go of")
+        else:
+            self.told_alike = here.request
+            self.say(f"{self._name_of_a()} is this itself: change something, or C again lets go of it")
+
+    def _is_side_a(self, here: Answer) -> bool:
+        a, b = (replace(side.request, position=-1, tracked=None) for side in (self.side_a, here))
+        return a == b and one_model(self.side_a, here)
+
+    def _name_of_a(self) -> str:
+        return compare_words.kept(self.side_a.last.schedule, ROOM, self.stack.glyphs.ascii_only)
+
+    def side_kept(self) -> str:
+        """What the header says of it."""
+        if self.side_a is None:
+            return ""
+        return f" · {compare_words.kept(self.side_a.last.schedule, SHORT, self.stack.glyphs.ascii_only)}"
+
     def _open(self, kind: Callable[[Looked], Asking]) -> None:
         """A screen beside the stack, for what is looked at."""
         if self.info is None or not self.prompt:
@@ -74,7 +118,9 @@ class ExploreBeside(Frame):
             return
         edit = (self.prompt, str(self.schedule), self.at, self.tracked)
         screen = kind(Looked(self.info, self.load, *edit, self.census, self.stack.glyphs.ascii_only))
+        screen.record = self.record_answer
         self.app.push_screen(screen, partial(self._point_chosen, screen))
+        self.record_changes()
 
     def _point_chosen(self, screen: Asking, chosen: Chosen | None) -> None:
         """The schedule of a point, on its prompt, read where it was read there."""

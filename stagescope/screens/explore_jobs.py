@@ -16,8 +16,11 @@ from stagescope.engine.protocol import (
     Attribution,
     Census,
     Failure,
+    FindToken,
+    Load,
     MapStages,
     Progress,
+    Read,
     Reply,
     Request,
     StageMap,
@@ -55,6 +58,7 @@ class ExploreJobs(Frame):
         self.jobs.pop(job, None)
         self.jobs[job] = (request, Progress(stage or JOBS[job], math.nan))
         self.draw_status()
+        came: list[Reply] = []
         try:
             async with aclosing(self.app.engine.ask(request)) as replies:
                 async for reply in replies:
@@ -66,7 +70,10 @@ class ExploreJobs(Frame):
                             self._failed(job, reply)
                             return False
                         case _:
+                            came.append(reply)
                             receive(reply)
+            if not isinstance(request, Load | Read | FindToken):  # which are written otherwise
+                self.record_answer(request, came)
             return True
         finally:  # a newer request of the same job may have taken the place already
             if job in self.jobs and self.jobs[job][0] is request:
@@ -114,6 +121,7 @@ class ExploreJobs(Frame):
             self._take("sweep", of_kind, f"sweep of {sweep_report.NAMES[of_kind.kinds[0]][1]}")
 
     def on_screen_resume(self) -> None:
+        self.record_changes()
         self.next_job()
 
     def _begin(self, job: str, request: Request, stage: str, work: Callable[[], Awaitable[None]]) -> None:

@@ -9,7 +9,6 @@ from functools import partial
 from textual import on
 from textual.widgets import Input
 
-from stagescope import paths
 from stagescope.engine.protocol import LENSES, MOST_PROMPTS, FindToken
 from stagescope.engine.schedule import Schedule, ScheduleError, parse, resolve
 from stagescope.engine.tokens import Token
@@ -140,6 +139,7 @@ class ExploreKeys(Frame):
 
     def action_flip(self) -> None:
         self.stack.flipped = not self.stack.flipped
+        self.draw_status()
 
     def action_lens(self) -> None:
         self.lens = LENSES[(LENSES.index(self.lens) + 1) % len(LENSES)]
@@ -164,18 +164,9 @@ class ExploreKeys(Frame):
         self.app.push_screen(Ask(question, top.text if top else ""), answer)
 
     def track(self, token: Token | None) -> None:
-        self.tracked = token.id if token else None
+        self.tracked, self.tracked_text = (token.id, token.text) if token else (None, "")
         self.say(f"following {visible(token.text)}" if token else "following the baseline's top token")
         self.read()
-
-    def action_census(self) -> None:
-        if "census" in self.jobs:
-            self.say("the census runs already")
-        elif self.census is not None:
-            self.say("the census of this model is done")
-        else:
-            self.census_wanted = True
-            self.take_census()
 
     def action_column(self) -> None:
         """The next of COLUMNS; the last one under an edit alone."""
@@ -313,18 +304,6 @@ class ExploreKeys(Frame):
         position = self.position(self.output) if self.output else self.at
         return words.shell_command(self.load, self.prompt, str(self.schedule), position, self.lens)
 
-    def action_copy(self) -> None:
-        """To the terminal's clipboard (OSC 52, which gives no answer) and to a file, which does."""
-        command = self.command()
-        self.app.copy_to_clipboard(command)
-        try:
-            file = paths.data_dir() / "last-command.sh"
-            paths.write_atomic(file, f"{command}\n".encode("utf-8", "surrogateescape"))
-        except paths.PathError as error:
-            self.say(f"sent to the terminal's clipboard; no file, as stagescope {error}")
-        else:
-            self.say(f"sent to the terminal's clipboard, and written to {printable(str(file))}")
-
     async def action_models(self) -> None:
         entries = await asyncio.to_thread(self.models)  # looks through the disk
         self.app.push_screen(Models(entries, self.load.model), self._model_chosen)
@@ -344,13 +323,16 @@ class ExploreKeys(Frame):
         elif "read" not in self.jobs and not self.is_complete():
             self.note = ""
             self.read()
+        elif not self.census_wanted and self.census is None:
+            self.note, self.census_wanted = "", True
+            self.take_census()
         else:
             self.say("the engine runs")
 
     def action_cancel(self) -> None:
         """The last thing that was begun goes first, of those that the status line tells if it tells any."""
         order = sorted(self.jobs, key=self.told_jobs().__contains__)
-        if not order:
+        if self.cancel_film() or not order:
             return
         job = order[-1]
         request, _ = self.jobs[job]
@@ -366,7 +348,7 @@ class ExploreKeys(Frame):
             self.draw()
         elif job == "census":
             self.census_wanted = False
-            self.say("census cancelled; N takes it again")
+            self.say("census cancelled; r takes it again")
         elif job == "read":
             self.say("reading cancelled; r reads to the end")
         elif job == "load":

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 import textwrap
 from functools import partial
+from typing import Any
 
 from rich.text import Text
 from textual import events, on
@@ -18,6 +19,7 @@ from textual.containers import Horizontal
 from textual.content import Content
 
 from stagescope import actions, head_grid
+from stagescope.answers import Answer
 from stagescope.engine.protocol import (
     PIECES,
     Failure,
@@ -140,6 +142,14 @@ class HeadsScreen(Asking):
         n_tokens = len(found.tokens)
         position = self.position if self.position >= 0 else n_tokens + self.position
         return min(max(position, 0), n_tokens - 1)
+
+    def answer(self) -> Answer | None:
+        """The scores, which the table and the grid show; before they are there the pattern."""
+        return Answer(self.load, self.info, self.search, (self.of_words,)) if self.of_words else super().answer()
+
+    def under_cursor(self) -> tuple[dict[str, Any], str]:
+        layer, head = self.chosen
+        return {"layer": layer, "head": head}, "score"
 
     # --------------------------------------------------------------------------------------------- keys
 

@@ -40,6 +40,8 @@ FIRST = {
     "heads": "Heads that look from the last piece of a word at its first, and where one head looks on the prompt.",
     "probe": "How well single neurons, few together, and the model itself tell what the next token ends in.",
     "similarity": "How alike the layers are: what each changes of the stream, and how near any two depths are.",
+    "compare": "Two readings depth by depth: A was kept with C on the stack, B is what the stack shows.",
+    "player": "A recorded session, an event at a time: what was looked at is measured again and held against it.",
 }
 SHOWN = {
     "explore": (
@@ -141,6 +143,20 @@ SHOWN = {
         ("which can go", "a low angle over n layers: leaving these n out changes least what comes after (enter does it)"),
         ("CKA", "how alike any two depths arrange the tokens, 0 to 1: unbiased linear CKA; shades are told above"),
         ("│", "95 % interval over resampled documents; a single prompt has none"),
+    ),
+    "compare": (
+        ("A B", "the layer that ran last on either side; dim where other layers have run before: there nothing is compared"),
+        ("KL", "how far B is from A, D_KL(A || B) in nats of what the depth would say; at the output of what the model says"),
+        ("cos |B-A|", "cosine of the two residual streams, and their distance relative to A's length"),
+        ("H rank p", "entropy of what the depth would say in bits; rank and p of the token that A follows, on both sides"),
+        ("Δ", "B less A: of the entropy in bits, of the length of the residual stream"),
+        ("two models", "without KL and distances: they need both at once, `stagescope compare --with-model` has both"),
+    ),
+    "player": (
+        ("12 of 80", "events that are behind, the time of the last one, and what it was; notes stand in full"),
+        ("as recorded", "the numbers came out again, within what device and dtype allow"),
+        ("differs", "the first number that did not, and how many more; the cache may have kept what was recorded"),
+        ("waiting", "the engine still owes what this event shows: the next one comes when it is there"),
     ),
 }
 

@@ -8,6 +8,7 @@ lens_words.py draws and words it.
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
 from rich.text import Text
 from textual import on
@@ -97,6 +98,9 @@ class LensScreen(Asking):
         exact = self.found.get((self.position, self.followed))
         here = self.latest if self.latest and self.latest.position == self.position else None
         return exact or here or self.found.get((self.position, ()))
+
+    def under_cursor(self) -> tuple[dict[str, Any], str]:
+        return {"depth": self.depth, "lens": LENSES[self.lens]}, "entropy_bits"
 
     # ------------------------------------------------------------------------------------------------- keys
 

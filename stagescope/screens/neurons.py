@@ -7,6 +7,9 @@ first; then each layer is asked for when the cursor rests on it. neurons_words.p
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 import numpy as np
 from rich.text import Text
 from textual import events, on
@@ -15,6 +18,7 @@ from textual.containers import Horizontal
 from textual.content import Content
 
 from stagescope import actions
+from stagescope.answers import Answer
 from stagescope.engine.protocol import (
     Census,
     NeuronRow,
@@ -111,6 +115,18 @@ class NeuronsScreen(Asking):
         """The neuron under the cursor; None where the layers take the keys."""
         listed = self.listed()
         return listed[min(self.row, len(listed) - 1)][0] if self.in_list and listed else None
+
+    def answer(self) -> Answer | None:
+        """With the counts, which say what the neurons are among."""
+        found = super().answer()
+        is_list = found is not None and isinstance(found.last, Neurons)
+        return replace(found, replies=(self.census, *found.replies)) if is_list else found
+
+    def under_cursor(self) -> tuple[dict[str, Any], str]:
+        chosen = self.chosen()
+        if chosen:
+            return {"layer": chosen.layer, "index": chosen.index}, "kurtosis"
+        return ({} if self.at_layer is None else {"layer": self.at_layer}), "kurtosis"
 
     # --------------------------------------------------------------------------------------------- keys
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from functools import partial
+from typing import Any
 
 from rich.text import Text
 from textual import events, on
@@ -101,6 +102,10 @@ class ProbeScreen(Asking):
     @property
     def view(self) -> str:
         return self.chosen_view if self.chosen_view in self.choices() else self.choices()[0]
+
+    def under_cursor(self) -> tuple[dict[str, Any], str]:
+        one = self.chosen()
+        return {"of": "neuron", **({"layer": one.layer, "index": one.index} if one else {})}, "accuracy"
 
     # --------------------------------------------------------------------------------------------- keys
 

@@ -8,6 +8,7 @@ similarity_words.py draws and words it.
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
 from rich.text import Text
 from textual import on
@@ -70,6 +71,11 @@ class SimilarityScreen(Asking):
     @property
     def similarity(self) -> Similarity | None:
         return self.found.get(self.texts)
+
+    def under_cursor(self) -> tuple[dict[str, Any], str]:
+        if self.view == ("cka",):
+            return {"measure": "cka", "depth": self.first, "other_depth": self.first + self.n}, "value"
+        return {"measure": "influence", "layer": self.first}, "value"
 
     # ------------------------------------------------------------------------------------------------- keys
 

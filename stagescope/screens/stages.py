@@ -8,11 +8,14 @@ stages_words.py words the lines, stages_panels.py draws the curves.
 
 from __future__ import annotations
 
+from typing import Any
+
 from rich.text import Text
 from textual import on
 from textual.app import ComposeResult
 
 from stagescope import actions, stages_report
+from stagescope.answers import Answer
 from stagescope.engine.protocol import Census, CorpusSweep, Evidence, Failure, MapStages, Reply, StageMap, Texts
 from stagescope.engine.stages import STAGES
 from stagescope.screens import stages_words
@@ -105,6 +108,15 @@ class StagesScreen(Asking):
 
     def idle_keys(self) -> set[str]:
         return super().idle_keys() | (set() if self._is_single() else {"up", "down"})
+
+    def answer(self) -> Answer | None:
+        """The map and what it rests on, as far as it is there."""
+        here = self.here
+        parts = tuple(part for part in (here.sweep, here.evidence, here.census, here.map) if part is not None)
+        return Answer(self.load, here.map.model, MapStages(self.texts), parts) if here.map is not None else None
+
+    def under_cursor(self) -> tuple[dict[str, Any], str]:
+        return {"layer": self.at_layer}, "stage"
 
     # ------------------------------------------------------------------------------------------------- keys
 
@@ -236,8 +248,8 @@ class StagesScreen(Asking):
 
     # ------------------------------------------------------------------------------------------- the status
 
-    def state(self) -> str:
-        return "mapping" if self.running and not self.dead else super().state()
+    def doing(self) -> str:
+        return "mapping" if self.running and not self.dead else super().doing()
 
     def known(self) -> str:
         """Which parts are there, until all of them are."""

@@ -12,12 +12,14 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 from functools import cached_property, partial
+from typing import Any
 
 from rich.text import Text
 from textual.app import ComposeResult
 from textual.content import Content
 
 from stagescope import actions
+from stagescope.answers import Answer
 from stagescope.engine.kinds import entries
 from stagescope.engine.protocol import Load, ModelInfo, Sweep, SweepRow, TakeSweep
 from stagescope.screens import sweep_words
@@ -185,6 +187,17 @@ class SweepScreen(SweepKeys):
         at = {(row.layer, row.position): index for index, row in enumerate(sweep.rows)}
         return (sweep.rows[at[self.cell()]], at[self.cell()])
 
+    def answer(self) -> Answer | None:
+        """All sweeps of the view, of every prompt it is over."""
+        request = self.wanted()
+        found = [self.sweeps.get((prompt, kind)) for prompt in request.prompts for kind in request.kinds]
+        kept = tuple(sweep for sweep in found if sweep is not None)
+        return Answer(self.load, kept[0].model, request, kept) if kept else None
+
+    def under_cursor(self) -> tuple[dict[str, Any], str]:
+        chosen = self.chosen()
+        return {"schedule": chosen[0].schedule if chosen else None}, f"{self.measure or next(iter(MEASURES))}_mean"
+
     # ------------------------------------------------------------------------------------- asking the engine
 
     def wanted(self) -> TakeSweep:
@@ -286,8 +299,8 @@ class SweepScreen(SweepKeys):
     def idle_keys(self) -> set[str]:
         return super().idle_keys() | ({"deck_back", "deck_forward"} if len(self.prompts) == 1 else set())
 
-    def state(self) -> str:
-        return "sweeping" if self.running and not self.dead else super().state()
+    def doing(self) -> str:
+        return "sweeping" if self.running and not self.dead else super().doing()
 
     def _point(self) -> list[str]:
         """The chosen point in full, and how it stands over the deck."""

@@ -18,12 +18,14 @@ from stagescope.screens.widgets.glyphs import number
 from stagescope.text import fit, printable
 
 
-def header(info: ModelInfo | None, reading: Reading | None, state: str, width: int) -> Content:
+def header(
+    info: ModelInfo | None, reading: Reading | None, state: str, width: int, mark: Content = Content("")
+) -> Content:
     """Model and state; then, as far as the width allows: time of the reading, layers, what the weights are,
-    dtype, noise floor."""
+    dtype, noise floor. mark: at the right edge, whatever the width."""
     name = Content.styled("stagescope", "bold $primary")
     if info is None:
-        return Content.assemble(name, "  ", state)
+        return _at_right(Content.assemble(name, "  ", state), mark, width)
     source = printable(info.source)
     in_short = re.split("[,;]", re.sub(r" ?\([^)]*\)", "", source))[0]  # "4-bit dequantised to fp32"
     parts = {  # as drawn, from the left
@@ -36,7 +38,7 @@ def header(info: ModelInfo | None, reading: Reading | None, state: str, width: i
         "state": state,
         "noise": "" if math.isnan(info.noise_kl) else f"noise floor KL {number(info.noise_kl)}",
     }
-    kept, room = set(), width - len("stagescope  ")
+    kept, room = set(), width - len("stagescope  ") - (mark.cell_length + 2 if mark else 0)
     for part in ("name", "state", "took", "layers", "source", "device", "dtype", "noise"):
         cells = cell_len(parts[part]) + 3
         if parts[part] and (cells - 3 <= room or part == "name"):
@@ -48,7 +50,15 @@ def header(info: ModelInfo | None, reading: Reading | None, state: str, width: i
     words = " · ".join(text for part, text in parts.items() if part in kept and part != "noise")
     noise = parts["noise"] if "noise" in kept else ""
     gap = " " * (max(room, 0) + 3) if noise else ""
-    return Content.assemble(name, "  ", words, gap, (noise, "$foreground 60%"))
+    return _at_right(Content.assemble(name, "  ", words, gap, (noise, "$foreground 60%")), mark, width)
+
+
+def _at_right(line: Content, mark: Content, width: int) -> Content:
+    if not mark:
+        return line
+    room = width - mark.cell_length
+    line = line.truncate(room - 1, ellipsis=True)
+    return Content.assemble(line, " " * (room - line.cell_length), mark)
 
 
 def stage(job: Progress) -> str:

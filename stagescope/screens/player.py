@@ -1,0 +1,297 @@
+"""A recorded session watched: its events, one after the other, into the panels they were recorded from, with a live
+engine behind them. Where numbers were recorded it says whether they come out again."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from textual import on
+from textual.app import ComposeResult
+from textual.content import Content
+
+from stagescope import actions
+from stagescope.answers import collected
+from stagescope.engine.protocol import Load, ModelInfo, Read, Reply, Request
+from stagescope.engine.schedule import ScheduleError, parse, resolve
+from stagescope.screens import player_words
+from stagescope.screens.asking import Asking, Chosen
+from stagescope.screens.edits import shape
+from stagescope.screens.explore import Explore
+from stagescope.screens.help import Help
+from stagescope.screens.widgets.line import Line
+from stagescope.screens.widgets.stack import Stack
+from stagescope.sessions import replay, short
+from stagescope.sessions.events import State, fold
+from stagescope.sessions.files import Session
+from stagescope.text import printable
+
+SPEEDS = (1, 2, 8)
+SOON = 0.01  # seconds: a timer of less never goes off
+AGAIN = 0.1  # seconds until it is looked again whether the engine has answered
+TEN = 10
+ACTION_OF = {"lens": "lens_curves"}  # where the action that opens a screen is not called as its place
+NOT_SHOWN = "compare"  # its side A is a reading of before, which the events do not hold
+ONLY_WATCHED = "a session that is watched is not edited: stagescope --session goes on with it"
+
+
+class Player(Explore, inherit_bindings=False):
+    """The explore screen, led by a session. It records nothing, and the keys that edit are not there."""
+
+    PLACE = "player"
+    BINDINGS = actions.bindings(PLACE, priority=True)
+
+    def __init__(self, session: Session, load: Load | None = None, ascii_only: bool = False, playing: bool = True):
+        """load: another model, device or dtype than the recorded ones, for all of the session."""
+        self.events, self.other = session.events, load
+        self.steps = {step.event: step for step in replay.steps(session) if isinstance(step, replay.Step)}
+        self.asked = {repr(step.request) for step in self.steps.values()}
+        self.came: dict[str, short.Numbers] = {}  # one of `asked` that came whole -> its numbers
+        # What the app opened with was written as the first prompt: until then it was on the screen already.
+        texts = [event.get("prompt") for event in self.events if event["event"] == "prompt"]
+        self.opened_with = State(prompt=texts[0]) if texts and isinstance(texts[0], str) else State()
+        self.done = min(1, len(self.events))  # events that are behind
+        self.playing, self.speed, self.next_due = playing, SPEEDS[0], None
+        self.opened_for: tuple[object, ...] = ()  # what the screen beside the stack was opened for
+        self.judged, self.verdict = (), ""  # what the verdict was found from, and it
+        self.bar = Line("player")
+        state = self.state_of(self.done)
+        super().__init__(state.load, state.prompt, ascii_only=ascii_only)
+        self.look_at(state)
+
+    def compose(self) -> ComposeResult:
+        *above, footer = super().compose()
+        yield from above
+        self.prompt_field.can_focus = self.schedule_field.can_focus = False  # nothing is typed
+        yield self.bar
+        yield footer
+
+    def on_mount(self) -> None:  # Textual calls Explore's as well
+        if self.playing:
+            self._wait(AGAIN)
+
+    # ---------------------------------------------------------------------------------------- seeking
+
+    def state_of(self, done: int) -> State:
+        """What is looked at when so many events are behind."""
+        state = fold(self.events[:done], self.opened_with)
+        return state if self.other is None else replace(state, load=self.other)
+
+    def go_to(self, done: int) -> None:
+        """Look at what the session looked at after so many events, of which there is one at least."""
+        self.done = min(max(done, 1), len(self.events))
+        state = self.state_of(self.done)
+        self.restore(self._fitting(state))
+        self._show_screen(state.screen)
+        self.draw_status()
+
+    def restore(self, state: State) -> None:
+        loading = self.jobs["load"][0] if "load" in self.jobs else self.load
+        if loading == state.load != self.load:  # the model is on its way
+            self.to_restore = state
+        elif loading != state.load == self.load:  # another one is, and would take the place of this
+            self.to_restore = state
+            self.start(state.load)
+        else:
+            super().restore(state)
+
+    def _fitting(self, state: State) -> State:
+        """At the baseline where the schedule is none of this model; of one that is loaded yet this is told then."""
+        if self.info is None or state.load != self.load:
+            return state
+        try:
+            resolve(parse(state.schedule), self.info.n_layers, **shape(self.info))
+        except ScheduleError as error:
+            self.say(f"{printable(state.schedule)} does not fit {printable(self.info.name)}: {error.reason}")
+            return replace(state, schedules=(("start", ""),))
+        return state
+
+    def _show_screen(self, place: str) -> None:
+        """The screen beside the stack that was looked at; another one is left, and one that is of something else."""
+        top, what = self.app.screen, (self.load, self.prompt, str(self.schedule), self.at, self.tracked, self.deck)
+        if isinstance(top, Asking) and (top.PLACE, self.opened_for) != (place, what):
+            self.app.pop_screen()
+        elif top is not self:  # that one; or a question or the help, and then the next event shows it
+            return
+        if place == NOT_SHOWN:
+            self.say(f"the screen {actions.BESIDE[place]} is not shown here: stagescope compare has the same")
+        elif place in actions.BESIDE and self.info is not None:
+            self.opened_for = what
+            getattr(self, f"action_{ACTION_OF.get(place, place)}")()
+            if (opened := self.app.screen) is not self:
+                opened.call_later(self._put_bar, opened)
+
+    async def _put_bar(self, screen: Asking) -> None:
+        await screen.mount(Line("player"), before=screen.footer)
+        self.draw_status()
+
+    def _loaded(self, info: ModelInfo) -> None:
+        super()._loaded(info)
+        place = self.state_of(self.done).screen
+        if place != "explore" and self.app.screen is self:
+            self._show_screen(place)
+
+    def _point_chosen(self, screen: Asking, chosen: Chosen | None) -> None:
+        super()._point_chosen(screen, None)
+        if chosen is not None:
+            self.say(ONLY_WATCHED)
+
+    @on(Stack.Pressed)
+    def _pressed(self, event: Stack.Pressed) -> None:
+        event.prevent_default()
+        self.say(ONLY_WATCHED)
+
+    # ---------------------------------------------------------------------------------------- playing
+
+    def is_busy(self) -> bool:
+        """Whether the engine still owes what this event shows."""
+        top = self.app.screen
+        if top is not self and not isinstance(top, Asking):
+            return True  # a question or the help is read
+        if self.dead or self.failure:
+            return "load" in self.jobs
+        if "load" in self.jobs or (self.prompt and not self.is_complete()):
+            return True
+        return bool(self.jobs) and self._step_is_owed() or (top is not self and top.running is not None)
+
+    def is_settled(self) -> bool:
+        """Whether nothing runs at all, and all that came is drawn or about to be."""
+        top = self.app.screen
+        beside = top is not self and isinstance(top, Asking)
+        is_drawn = not beside or (top.is_mounted and top.drawing is None and top.pause is None)
+        return is_drawn and not self.jobs and not self.is_busy()
+
+    def _step_is_owed(self) -> bool:
+        step = self.steps.get(self.done - 1)
+        return step is not None and not isinstance(step.request, Read) and repr(step.request) not in self.came
+
+    def _wait(self, seconds: float) -> None:
+        self.pause()
+        self.playing, self.next_due = True, self.set_timer(max(seconds, SOON), self._go_on)
+
+    def _go_on(self) -> None:
+        """The next event is due: it comes when the engine is through with this one."""
+        if self.done >= len(self.events):
+            self.pause()
+        elif self.is_busy():
+            self._wait(AGAIN)
+        else:
+            self.go_to(self.done + 1)
+            self._wait(player_words.wait(self.events, self.done - 1) / self.speed)
+        self.draw_status()
+
+    def pause(self) -> None:
+        if self.next_due:
+            self.next_due.stop()
+        self.playing, self.next_due = False, None
+
+    def _seek(self, done: int) -> None:
+        self.pause()
+        if self.events:
+            self.go_to(done)
+        self.draw_status()
+
+    def action_play(self) -> None:
+        if self.playing:
+            self.pause()
+        else:
+            if self.done == len(self.events):
+                self._seek(1)
+            self._wait(SOON)
+        self.draw_status()
+
+    def action_step_back(self) -> None:
+        self._seek(self.done - 1)
+
+    def action_step_forward(self) -> None:
+        self._seek(self.done + 1)
+
+    def action_ten_back(self) -> None:
+        self._seek(self.done - TEN)
+
+    def action_ten_forward(self) -> None:
+        self._seek(self.done + TEN)
+
+    def action_to_start(self) -> None:
+        self._seek(1)
+
+    def action_to_end(self) -> None:
+        self._seek(len(self.events))
+
+    def action_note_back(self) -> None:
+        self._to_note([n for n in reversed(self._notes()) if n < self.done], "before")
+
+    def action_note_forward(self) -> None:
+        self._to_note([n for n in self._notes() if n > self.done], "after")
+
+    def _notes(self) -> list[int]:
+        return [n for n, event in enumerate(self.events, 1) if event["event"] == "note"]
+
+    def _to_note(self, notes: list[int], where: str) -> None:
+        self._seek(notes[0]) if notes else self.say(f"there is no note {where} this")
+
+    def action_speed(self) -> None:
+        self.speed = SPEEDS[(SPEEDS.index(self.speed) + 1) % len(SPEEDS)]
+        self.draw_status()
+
+    def action_help(self) -> None:
+        self.app.push_screen(Help(self.PLACE))
+
+    def action_quit(self) -> None:
+        self.app.leave()
+
+    # -------------------------------------------------------------------------------------- comparing
+
+    def record_answer(self, request: Request, replies: Sequence[Reply]) -> None:
+        """Nothing is recorded: what was recorded then is held against it."""
+        if replies and repr(request) in self.asked:
+            self.came[repr(request)] = short.of_replies(collected(replies))
+            self.draw_status()
+
+    def compared(self) -> str:
+        """What the bar says of the numbers of this event: as recorded, or what differs."""
+        step, reading = self.steps.get(self.done - 1), self.reading
+        of_reading = step is not None and isinstance(step.request, Read)
+        if step is None or self.info is None:
+            return ""
+        kept = ""
+        if not of_reading:
+            now = self.came.get(repr(step.request))
+        elif self.is_complete() and self._is_wanted(step.request):
+            if not -len(reading.tokens) <= step.position < len(reading.tokens):
+                return "differs: the prompt has fewer tokens"
+            whole = "output.entropy_bits" in step.numbers
+            now = (short.of_reading if whole else short.of_position)(reading, step.position)
+            kept = ", which the cache kept" if reading.cached else ""
+        else:
+            now = None
+        if now is None:
+            return "to be compared" if self.is_busy() else "not measured again"
+        differing = replay.differing(step.numbers, now, replay.tolerance_of(step.model, self.info))
+        if not differing:
+            return f"as recorded{kept}"
+        (what, before, after), more = differing[0], len(differing) - 1
+        told = f"differs: {what} was {player_words.short_text(before)}, is {player_words.short_text(after)}"
+        return printable(told) + (f", and {more} more" if more else "")
+
+    # ---------------------------------------------------------------------------------------- drawing
+
+    def draw_status(self) -> None:
+        super().draw_status()
+        found_from = (self.done, self.reading, len(self.came), self.is_complete(), self.is_busy())
+        if found_from != self.judged:
+            self.judged, self.verdict = found_from, self.compared()
+        state = "playing" if self.playing else "paused"
+        state = "waiting for the engine" if self.playing and self.is_busy() else state
+        speed = f", {self.speed}x" if self.speed != 1 else ""
+        ascii_only = self.stack.glyphs.ascii_only
+        told = player_words.bar(self.events, self.done, self.playing, state + speed, self.verdict, ascii_only)
+        for screen in self.app.screen_stack:
+            for bar in screen.query("#player").results(Line):
+                bar.show(told, layout=True)
+
+    def _place(self) -> str:
+        return self.PLACE
+
+    def mark(self) -> Content:
+        return Content.styled("replay", "$text-accent")

@@ -1,0 +1,189 @@
+"""What every screen can give away: the answer it shows as a file, and a cell, a row or the table of it to the clipboard."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import os
+import sys
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from stagescope import paths
+from stagescope.answers import Answer, as_numbers
+from stagescope.exports import formats, svg_file
+from stagescope.exports.formats import FORMATS, ExportError
+from stagescope.screens.ask import Ask, Choose, Confirm
+from stagescope.screens.frame import Frame
+from stagescope.text import printable
+
+# Characters after the base64 that OSC 52 takes at most: what xterm keeps; others take more, none says so.
+MOST_COPIED = 74_994
+SIZES = {2**20: "MB", 2**10: "kB"}
+
+
+class Sharing(Frame):
+    """Of a screen that has `answer` and `under_cursor`."""
+
+    filming: asyncio.subprocess.Process | None = None
+    extension = "html"  # of the last export, proposed for the next; of all screens together
+
+    def answer(self) -> Answer | None:
+        """What is shown; None while there is nothing."""
+        raise NotImplementedError
+
+    def under_cursor(self) -> tuple[Mapping[str, Any], str]:
+        """Which lines of the answer's table the cursor stands on, by columns; and the column of the cell."""
+        raise NotImplementedError
+
+    # ---------------------------------------------------------------------------------------------- export
+
+    def action_export(self, extension: str = "") -> None:
+        """Ask for a file name, which says the format, and write it. extension: the one that is proposed."""
+        answer = self.answer()
+        if answer is None:
+            self.say("nothing is there yet to be exported")
+            return
+        proposed = formats.default_name(answer, extension or Sharing.extension)
+        known = " ".join(f".{format.extension}" for format in FORMATS)
+        question = f"Write to which file? Its end says the format: {known}. Enter, or esc."
+        self.app.push_screen(Ask(question, proposed), partial(self._export_to, answer))
+
+    def _export_to(self, answer: Answer, name: str | None) -> None:
+        if not name or not name.strip():
+            return
+        path = Path(name.strip()).expanduser().absolute()
+        try:
+            Sharing.extension = formats.format_of(path).extension
+        except ExportError as error:
+            self.say(str(error))
+            return
+
+        def write(overwrite: bool | None) -> None:
+            if overwrite is not None:
+                self.run_worker(partial(self._write, answer, path, overwrite), group="export", exclusive=True)
+
+        if path.is_file():
+            question = f"{printable(str(path))} exists. Overwrite it? y or n."
+            self.app.push_screen(Confirm(question), lambda yes: write(True if yes else None))
+        else:
+            write(False)
+
+    async def _write(self, answer: Answer, path: Path, overwrite: bool) -> None:
+        """In a thread: a reading of a long prompt takes a second."""
+        extension = formats.format_of(path).extension
+        try:
+            if extension == "cast":
+                data = await self._film(path)
+                if data is None:
+                    return
+            elif extension == "svg":
+                data = svg_file.clean(self.app.export_screenshot(title="stagescope"))
+            else:
+                data = await asyncio.to_thread(formats.render, answer, extension)
+            await asyncio.to_thread(formats.save, path, data, overwrite)
+        except ExportError as error:
+            self.say(str(error))
+            return
+        explore = getattr(self.app, "explore", None)
+        if explore is not None:
+            explore.record({"event": "export", "format": extension, "path": str(path)})
+        self.say(f"written to {printable(str(path))} ({_size(len(data))})")
+
+    async def _film(self, path: Path) -> bytes | None:
+        """The session so far, played again by a process of its own; escape ends it."""
+        session = getattr(getattr(self.app, "explore", None), "session", None)
+        if session is None:
+            raise ExportError("nothing is recorded, so there is no film of it: without --no-record there is")
+        self.say("the session is filmed: its model is loaded again, and everything asked again; esc cancels")
+        made = path.with_name(f".{path.name}.{os.getpid()}.cast")
+        size = (f"--width={self.size.width}", f"--height={self.size.height}", "--quiet")
+        command = (sys.executable, "-m", "stagescope", "session", "export", str(session.path), str(made), *size)
+        pipes = {"stdin": asyncio.subprocess.DEVNULL, "stdout": asyncio.subprocess.DEVNULL}
+        self.filming = await asyncio.create_subprocess_exec(*command, **pipes, stderr=asyncio.subprocess.PIPE)
+        try:
+            _, said = await self.filming.communicate()
+            if self.filming.returncode:
+                lines = said.decode("utf-8", "replace").strip().splitlines() or ["it ended"]
+                raise ExportError(f"the session could not be filmed: {printable(lines[-1])}")
+            return await asyncio.to_thread(made.read_bytes)
+        except OSError as error:
+            raise ExportError(f"the session could not be filmed: {error.strerror}") from error
+        finally:
+            if self.filming.returncode is None:
+                self.filming.kill()
+            self.filming = None
+            made.unlink(missing_ok=True)
+
+    def cancel_film(self) -> bool:
+        """Whether there was one to end."""
+        if self.filming is None:
+            return False
+        self.workers.cancel_group(self, "export")
+        self.say("no film is made")
+        return True
+
+    # ------------------------------------------------------------------------------------------------ copy
+
+    def action_copy(self) -> None:
+        """Ask what: a cell, the row, the table. Says where it went."""
+        choices = {"c": "cell", "r": "row", "t": "table"} | self.more_to_copy()
+        self.app.push_screen(Choose("Copy", choices), self._copy)
+
+    def more_to_copy(self) -> dict[str, str]:
+        """Key -> what else there is."""
+        return {}
+
+    def _copy(self, what: str | None) -> None:
+        if what is not None:
+            text = self.copied(what)
+            self.say(send(self.app, what, text) if text is not None else "nothing is there yet to be copied")
+
+    def copied(self, what: str) -> str | None:
+        """Tab-separated; the table with its header. None where there is nothing."""
+        answer = self.answer()
+        if answer is None:
+            return None
+        numbers = as_numbers(answer)
+        if what == "table":
+            return "\n".join(map(_line, [numbers.columns, *numbers.rows]))
+        where, column = self.under_cursor()
+        at = {numbers.columns.index(name): value for name, value in where.items() if name in numbers.columns}
+        rows = [row for row in numbers.rows if all(row[index] == value for index, value in at.items())]
+        if not rows:
+            return None
+        if what == "row":
+            return "\n".join(map(_line, rows))
+        return _text(rows[0][numbers.columns.index(column)])
+
+
+def send(app: Any, what: str, text: str) -> str:
+    """Text to the terminal's clipboard (OSC 52, which gives no answer) and to a file, which does. What is said of it."""
+    encoded = len(base64.b64encode(text.encode("utf-8", "surrogateescape")))
+    tmux = " (tmux passes it on with set-clipboard on)" if os.environ.get("TMUX") else ""
+    if encoded <= MOST_COPIED:
+        app.copy_to_clipboard(text)
+        sent = f"{what}: sent to the terminal's clipboard{tmux}"
+    else:
+        sent = f"{what}: {_size(len(text))} are more than terminals take"
+    try:
+        file = paths.data_dir() / "copied.txt"
+        paths.write_atomic(file, f"{text}\n".encode("utf-8", "surrogateescape"))
+    except paths.PathError as error:
+        return f"{sent}; no file, as stagescope {error}"
+    return f"{sent}{', and' if encoded <= MOST_COPIED else ':'} written to {printable(str(file))}"
+
+
+def _line(cells: Any) -> str:
+    return "\t".join(map(_text, cells))
+
+
+def _text(value: Any) -> str:
+    return "" if value is None else printable(str(value))
+
+
+def _size(n: int) -> str:
+    unit = next((unit for unit in SIZES if n >= unit), None)
+    return f"{n} bytes" if unit is None else f"{n / unit:.1f} {SIZES[unit]}"
