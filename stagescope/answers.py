@@ -17,6 +17,7 @@ from rich.text import Text
 from stagescope import (
     answer_numbers,
     attribution_report,
+    compare_report,
     evidence_report,
     heads_report,
     lens_report,
@@ -157,6 +158,13 @@ def _run(found: Reading | LensCurves | HeadPattern | Attribution) -> str:
     return f"{_quoted(found.prompt)}, {found.schedule}" if found.schedule else _quoted(found.prompt)
 
 
+def _of_two(found: Comparison) -> str:
+    """ "“The capital of France is”: the baseline against drop 11" """
+    sides = ((found.a, found.b), (found.b, found.a))
+    told = " against ".join(compare_report.side_words(*side) for side in sides)
+    return told if found.a.prompt != found.b.prompt else f"{_quoted(found.a.prompt)}: {told}"
+
+
 def _kinds(kinds) -> str:
     return ", ".join(sweep_report.NAMES[kind][1] for kind in dict.fromkeys(kinds))
 
@@ -164,12 +172,6 @@ def _kinds(kinds) -> str:
 def _quoted(text: str) -> str:
     safe = printable(text)
     return f"“{safe if cell_len(safe) <= QUOTED else fit(safe, QUOTED).rstrip()}”"
-
-
-def _comparison() -> Any:
-    from stagescope import compare_report
-
-    return compare_report
 
 
 # ------------------------------------------------------------------------------------------------ the table
@@ -268,10 +270,10 @@ _KINDS: dict[type, _Told] = {
         lambda a: answer_numbers.of_probe(a.last),
     ),
     Comparison: _Told(
-        lambda a: f"{_run(a.last.a)} against {_run(a.last.b)}",
-        lambda a: _comparison().comparison_json(a.last),
-        lambda a, width: _comparison().comparison_text(a.last, a.position, width),
-        lambda a: Numbers(*_comparison().comparison_numbers(a.last)),
+        lambda a: _of_two(a.last),
+        lambda a: compare_report.comparison_json(a.last),
+        lambda a, width: compare_report.comparison_text(a.last, a.position, width),
+        lambda a: Numbers(*compare_report.comparison_numbers(a.last)),
     ),
     Token: _Told(
         lambda a: f"the token “{visible(a.last.text)}”",

@@ -16,7 +16,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from types import FrameType
@@ -107,7 +107,7 @@ def load(
     """
     asked = Load(os.fspath(model), device, dtype, threads, bos, chat, cache, offline, memory)
     engine = LocalEngine()
-    for _ in _replies(engine, asked, progress):
+    for _ in _replies((engine,), engine.answer(asked), progress):
         pass
     return Model(engine, asked, progress)
 
@@ -266,9 +266,21 @@ class Model:
         positive. file: None is the standard text."""
         return self._last(TakeProbe(_file(file), suffix, self._tokens(tokens), most), Probe)
 
-    def compare(self, a: Read, b: Read) -> Comparison:
-        """Reading b held against reading a: two schedules on a prompt, or two prompts of as many tokens."""
-        return self._last(TakeComparison(a, b), Comparison)
+    def compare(self, a: Read, b: Read, other: Model | None = None) -> Comparison:
+        """Reading b held against reading a: two schedules on a prompt, or two prompts of as many tokens. other: the model
+        that reads b, one with the same vocabulary."""
+        asked = TakeComparison(a, b)
+        if other is None:
+            return self._last(asked, Comparison)
+        from stagescope.engine.comparison import between
+
+        mine, theirs = self._open(), other._open()
+
+        def both() -> Iterator[Reply]:
+            yield between(mine, a, theirs, b)
+
+        (found,) = _replies((mine, theirs), both(), self.progress)
+        return _with(found, Answer(self._load, self.info, asked, (found,), a.position))
 
     def ask(self, request: Request) -> Answer:
         """Any request of the protocol, `m.ask(ss.TakeProbe(suffix="ed"))`: all its replies, the last being the result. The
@@ -276,7 +288,7 @@ class Model:
         if isinstance(request, Load):
             raise EngineError("usage", "this is a loaded model.", "Load another with stagescope.load.")
         engine = self._open()
-        replies = collected(list(_replies(engine, request, self.progress)))
+        replies = collected(list(_replies((engine,), engine.answer(request), self.progress)))
         for reply in replies[:-1]:
             _with(reply, Answer(self._load, engine.info, request, (reply,)))
         answer = Answer(self._load, engine.info, request, replies, getattr(request, "position", -1))
@@ -324,14 +336,15 @@ class Model:
 # ------------------------------------------------------------------------------------------------- how it asks
 
 
-def _replies(engine: LocalEngine, request: Request, progress: Tell | None) -> Iterator[Reply]:
-    """All that is no progress; progress is told meanwhile."""
+def _replies(engines: Sequence[LocalEngine], asked: Iterable[Reply], progress: Tell | None) -> Iterator[Reply]:
+    """All that is no progress; progress is told meanwhile. asked: begins to work when the first reply is taken."""
     shown = console.Progress(quiet=progress is not None)
     tell = progress or (lambda told: shown.show(told.stage, told.done, told.seconds_left))
-    engine.tell = tell
+    for engine in engines:
+        engine.tell = tell
     try:
-        with _interruptible(engine):
-            for reply in engine.answer(request):
+        with _interruptible(engines):
+            for reply in asked:
                 if isinstance(reply, Progress):
                     tell(reply)
                 else:
@@ -341,7 +354,7 @@ def _replies(engine: LocalEngine, request: Request, progress: Tell | None) -> It
 
 
 @contextmanager
-def _interruptible(engine: LocalEngine) -> Iterator[None]:
+def _interruptible(engines: Sequence[LocalEngine]) -> Iterator[None]:
     """Ctrl-C ends a request where the app would cancel it, between two block calls, so that nothing is left half done;
     a second one ends it at once."""
     ours = threading.current_thread() is threading.main_thread()
@@ -362,12 +375,14 @@ def _interruptible(engine: LocalEngine) -> Iterator[None]:
             raise KeyboardInterrupt
 
     signal.signal(signal.SIGINT, interrupt)
-    engine.checkpoint = checkpoint
+    for engine in engines:
+        engine.checkpoint = checkpoint
     try:
         yield
     finally:
         signal.signal(signal.SIGINT, before)
-        engine.checkpoint = lambda: None
+        for engine in engines:
+            engine.checkpoint = lambda: None
     checkpoint()  # it came after the last block
 
 

@@ -9,6 +9,7 @@ import sys
 import traceback
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
+from functools import partial
 
 from textual.app import App, SystemCommand
 from textual.screen import Screen
@@ -17,7 +18,9 @@ from textual.worker import WorkerFailed
 
 from stagescope import actions, paths
 from stagescope.engine.protocol import DEFAULT_PROMPT, Engine, Load
+from stagescope.exports.formats import FORMATS
 from stagescope.screens.explore import Explore
+from stagescope.screens.sharing import Sharing
 from stagescope.sessions.files import Session
 from stagescope.terminal import TerminalDriver
 from stagescope.text import printable
@@ -112,6 +115,10 @@ class StageApp(App[str]):
         for action in actions.of(getattr(screen, "PLACE", "")):
             run = getattr(screen, f"action_{action.name}")
             yield SystemCommand(action.label, f"{actions.keys_text(action)}   {action.help}", run)
+        if isinstance(screen, Sharing):
+            for extension, name, _, help in FORMATS:
+                export = partial(screen.action_export, extension)
+                yield SystemCommand(f"export {name}", f".{extension}: {help}.", export)
         yield SystemCommand("theme", "Change the colours.", self.action_change_theme)
 
     def _fatal_error(self) -> None:

@@ -26,17 +26,19 @@ def print_text(text: str) -> None:
 
 
 def print_lines(*lines: Any) -> None:
-    """Rich renderables; as wide as they are where stdout is no terminal. Printed by us: rich ends the program itself
-    when the reader of a pipe has gone."""
+    """Rich renderables: lines whole, tables cut at the terminal's width, or as wide as they are where stdout is none.
+    Printed by us: rich ends the program itself when the reader of a pipe has gone."""
     from io import StringIO
 
     from rich.console import Console
+    from rich.text import Text
 
     terminal = sys.stdout.isatty()
     width = Console().width if terminal else 200
     console = Console(file=StringIO(), markup=False, highlight=False, force_terminal=terminal, width=width)
     for line in lines:
-        console.print(line, no_wrap=True, overflow="ellipsis", crop=False)
+        whole = isinstance(line, Text)
+        console.print(line, no_wrap=True, overflow="ignore" if whole else "ellipsis", crop=False)
     print_text(console.file.getvalue())
 
 

@@ -84,6 +84,15 @@ def numbers(values) -> list[float | None]:
     return [number(value) for value in values.tolist()]
 
 
+def finite(value: Any) -> Any:
+    """Plain data as strict JSON can hold it: None for what is no number."""
+    if isinstance(value, dict):
+        return {key: finite(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(inner) for inner in value]
+    return number(value) if isinstance(value, float) else value
+
+
 def truths(values) -> list[bool | None]:
     return [None if math.isnan(value) else bool(value) for value in values.tolist()]
 
@@ -112,8 +121,9 @@ def reading_text(reading: Reading, position: int) -> list[Text | Table]:
         mark = f"[{visible(token.text)}]" if index == at else visible(token.text)
         tokens.append(f"{mark} ", style="bold" if index == at else "")
     table = Table(box=None, pad_edge=False, header_style="dim")
-    for name in ("layer", "H bits", "KL final", "Δ base", "attn", "mlp", f"top {reading.top_ids.shape[-1]}"):
-        table.add_column(name, justify="left" if name.startswith("top") else "right", no_wrap=True)
+    for name in ("layer", "H bits", "KL final", "Δ base", "attn", "mlp"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column(f"top {reading.top_ids.shape[-1]}")  # which alone gives way where the table is too wide
     for depth in reversed(range(reading.n_depths)):
         layers = reading.layers[depth]
         table.add_row(
@@ -123,7 +133,7 @@ def reading_text(reading: Reading, position: int) -> list[Text | Table]:
             _blank_nan(reading.kl_nats[depth, at], ".3g") if reading.schedule else "",
             _blank_nan(reading.attn_norm[depth, at], ".1f"),
             _blank_nan(reading.mlp_norm[depth, at], ".1f"),
-            Text(_top(reading, depth, at)),
+            Text(_top(reading, depth, at), no_wrap=True, overflow="ellipsis"),
         )
     info = reading.model
     header = f"{info.name} · {info.n_layers} layers · {info.dtype} · {info.device} · lens {reading.lens}"

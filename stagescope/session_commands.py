@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -57,21 +56,13 @@ def _list(args: argparse.Namespace) -> int:
 
 def _show(session: Session, args: argparse.Namespace) -> int:
     from stagescope import session_report
+    from stagescope.report import finite
 
     if args.json:
-        print_json({"schema": "session/1", "path": str(session.path), "events": _harmless(list(session.events))})
+        print_json({"schema": "session/1", "path": str(session.path), "events": finite(list(session.events))})
     else:
         print_lines(*session_report.session_text(session))
     return 0
-
-
-def _harmless(value: Any) -> Any:
-    """What JSON of ours holds: no infinity, which a file edited by hand may name."""
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    if isinstance(value, dict):
-        return {key: _harmless(inner) for key, inner in value.items()}
-    return [_harmless(inner) for inner in value] if isinstance(value, list) else value
 
 
 def _append(path: Path, args: argparse.Namespace) -> int:

@@ -59,10 +59,7 @@ def line(told: Told) -> str:
 def text(told: Told) -> str:
     """The tables, as wide as the terminal; without colours, for a string may go anywhere."""
     width = shutil.get_terminal_size((WIDTH, 0)).columns if sys.stdout and sys.stdout.isatty() else WIDTH
-    console = _console(width)
-    for part in rich(told, width):
-        console.print(part, no_wrap=True, overflow="ellipsis", crop=False)
-    return "\n".join(line.rstrip() for line in console.file.getvalue().splitlines())
+    return "\n".join(line.rstrip() for line in _printed(told, width).file.getvalue().splitlines())
 
 
 def rich(told: Told, width: int) -> Sequence[Text | Table]:
@@ -71,10 +68,7 @@ def rich(told: Told, width: int) -> Sequence[Text | Table]:
 
 
 def html(told: Told) -> str:
-    console = _console(WIDTH)
-    for part in rich(told, WIDTH):
-        console.print(part, no_wrap=True, overflow="ellipsis", crop=False)
-    return console.export_html(code_format=PAGE, inline_styles=True)
+    return _printed(told, WIDTH).export_html(code_format=PAGE, inline_styles=True)
 
 
 def json(told: Told) -> dict[str, Any]:
@@ -117,8 +111,14 @@ def _known(told: Told) -> Answer:
     return answer
 
 
-def _console(width: int) -> Console:
-    return Console(file=StringIO(), record=True, width=width, markup=False, highlight=False, force_terminal=False, force_jupyter=False)
+def _printed(told: Told, width: int) -> Console:
+    """A console that has recorded the tables, no wider than `width`, and the lines, which stay whole."""
+    shape = {"markup": False, "highlight": False, "force_terminal": False, "force_jupyter": False}
+    console = Console(file=StringIO(), record=True, width=width, **shape)
+    for part in rich(told, width):
+        whole = isinstance(part, Text)
+        console.print(part, no_wrap=True, overflow="ignore" if whole else "ellipsis", crop=False)
+    return console
 
 
 _SIZES: dict[type, Callable[[Any], str]] = {

@@ -35,13 +35,20 @@ LOADED = ("device", "dtype", "bos", "chat")  # what the numbers depend on; the r
 
 def python(answer: Answer) -> str:
     """ 'import stagescope as ss; ss.load("smollm2-135m").read("The capital of France is", schedule="drop 7")'; "" where one
-    model is not enough."""
-    if _is_of_two_models(answer):
-        return ""
-    model = "import stagescope as ss; " + _call("ss.load", answer.load, LOADED)
-    if isinstance(answer.request, Read) and answer.request.tracked is None:
-        return model + _call(".read", answer.request, ("schedule", "position", "top", "lens"))
-    return f"{model}.ask({_code(answer.request)})"
+    model is not enough, or the answer was not asked for."""
+    model, asked = calls(answer)
+    return f"import stagescope as ss; {model}{asked}" if model else ""
+
+
+def calls(answer: Answer) -> tuple[str, str]:
+    """('ss.load("smollm2-135m")', '.read("The capital of France is", schedule="drop 7")'); twice "" as in `python`."""
+    request = answer.request
+    if request is None or _is_of_two_models(answer):
+        return "", ""
+    model = _call("ss.load", answer.load, LOADED)
+    if isinstance(request, Read) and request.tracked is None:
+        return model, _call(".read", request, ("schedule", "position", "top", "lens"))
+    return model, f".ask({_code(request)})"
 
 
 def command(answer: Answer) -> str:

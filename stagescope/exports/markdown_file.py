@@ -20,8 +20,7 @@ PLAIN = re.compile(r"(?:[A-Za-z0-9 ,;·“”%()/=±×…–−→ΔΣ?'+-]|\.(?
 
 
 def render(answer: Answer) -> bytes:
-    facts = "\n".join(f"- {name}: {_inline(told)}" for name, told in page.facts(answer))
-    parts = [f"# {_inline(title(answer))}", facts]
+    parts = [head(answer)]
     if isinstance(answer.last, Reading):
         parts += _reading(answer.last, answer.position % len(answer.last.tokens))
     else:
@@ -31,6 +30,12 @@ def render(answer: Answer) -> bytes:
     lines = [_fenced([line], language) for line, language in told if line]
     parts += ["## Again", *lines] if lines else []
     return ("\n\n".join(parts) + "\n").encode()
+
+
+def head(answer: Answer) -> str:
+    """Title and facts."""
+    facts = "\n".join(f"- {name}: {_inline(told)}" for name, told in page.facts(answer))
+    return f"# {_inline(title(answer))}\n\n{facts}"
 
 
 def _reading(reading: Reading, at: int) -> list[str]:
