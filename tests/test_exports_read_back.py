@@ -10,7 +10,6 @@ import os
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import nbformat
 import numpy as np
@@ -209,10 +208,3 @@ def test_every_kind_has_every_format(answers):
             assert formats.render(answer, extension)
         assert json.loads(formats.render(answer, "json")) == as_json(answer)
 
-
-def test_every_format_is_read_back_here():
-    """A format that joins the table joins these tests."""
-    tested = Path(__file__).read_text() + Path(__file__).with_name("test_exports.py").read_text()
-    tested += Path(__file__).with_name("test_film.py").read_text()
-    for format in formats.FORMATS:
-        assert f'"{format.extension}"' in tested

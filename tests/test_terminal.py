@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Sequence
 
 import pexpect
 import psutil
@@ -19,13 +20,20 @@ pytestmark = pytest.mark.usefixtures("default_model_dir")
 class Terminal:
     """A pty with a screen in memory; whatever the program sends is drawn there."""
 
-    def __init__(self, *words: str, columns: int = 120, lines: int = 40, env: dict[str, str] | None = None):
+    def __init__(
+        self,
+        *words: str,
+        columns: int = 120,
+        lines: int = 40,
+        env: dict[str, str] | None = None,
+        program: Sequence[str] = ("-m", "stagescope"),
+    ):
         self.screen = pyte.Screen(columns, lines)
         self.stream = pyte.ByteStream(self.screen)
         self.raw = b""
         self.child = pexpect.spawn(
             sys.executable,
-            ["-m", "stagescope", *words],
+            [*program, *words],
             dimensions=(lines, columns),
             env={**os.environ, "TERM": "xterm-256color", "COLORTERM": "", **(env or {})},
         )

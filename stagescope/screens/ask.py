@@ -6,10 +6,15 @@ from textual import events
 from textual.app import ComposeResult
 from textual.containers import Vertical
 from textual.screen import ModalScreen
-from textual.widgets import Input
 
 from stagescope import actions
 from stagescope.screens.widgets.line import Field, Line
+
+
+class Answer(Field):
+    async def action_submit(self) -> None:
+        """At once: what was typed after Enter is meant for the screen below."""
+        self.screen.dismiss(self.text)
 
 
 class Ask(ModalScreen[str | None]):
@@ -21,18 +26,26 @@ class Ask(ModalScreen[str | None]):
     def __init__(self, question: str, text: str = ""):
         super().__init__()
         self.question, self.proposed = question, text
+        self.early: list[events.Event] = []  # keys of one burst, as a slow line delivers them, before the field is there
 
     def compose(self) -> ComposeResult:
         with Vertical():
             yield Line(id="question")
-            yield Field(self.proposed, id="answer")
+            yield Answer(self.proposed, id="answer")
 
     def on_mount(self) -> None:
         self.query_one(Line).show(self.question)
-        self.query_one(Field).select_all()
+        field = self.query_one(Field)
+        field.select_all()
+        self.set_focus(field)
+        for event in self.early:
+            field._forward_event(event)
 
-    def on_input_submitted(self, event: Input.Submitted) -> None:
-        self.dismiss(self.query_one(Field).text)
+    def _forward_event(self, event: events.Event) -> None:
+        if isinstance(event, events.Key) and self.focused is None:
+            self.early.append(event)
+        else:
+            super()._forward_event(event)
 
     def action_close(self) -> None:
         self.dismiss(None)

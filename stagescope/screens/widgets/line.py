@@ -75,7 +75,7 @@ class Field(Input):
 
         A slow line delivers "Enter d" in one piece: both are in this queue by the time Enter leaves it.
         """
-        if self.screen.focused is not self:
+        if self.screen.focused is not self or self.app.screen is not self.screen:
             event.prevent_default().stop()
             self.app.post_message(events.Key(event.key, event.character))
         elif bound := self._bindings.key_to_bindings.get(event.key):
