@@ -1,6 +1,7 @@
 """Make the pictures of the README with the program itself: make pictures.
 
-The real app on the real default model, without a terminal; a picture is taken when what it shows is complete.
+The real app on the real default model, without a terminal. When what it shows is complete it is asked to export that, by
+the key that anybody presses; the picture of a replay is what `stagescope session export` makes of the session recorded.
 """
 
 from __future__ import annotations
@@ -10,12 +11,20 @@ import re
 import subprocess
 import sys
 import tempfile
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 
+from textual.pilot import Pilot
+
+from stagescope import film
 from stagescope.app import StageApp
 from stagescope.engine.client import ChildEngine
 from stagescope.engine.protocol import DEFAULT_PROMPT, Load
+from stagescope.screens.ask import Ask
 from stagescope.screens.asking import Asking
+from stagescope.screens.widgets.line import Field
+from stagescope.sessions import files
 
 FOLDER = Path(__file__).parent / "pictures"
 PICTURES = {
@@ -36,25 +45,86 @@ PICTURES = {
     "head-sweep": ("", (120, 42), ["w", "v", "v", "v"]),
     "neuron-sets": ("", (120, 42), ["w", "v", "v", "v", "v"]),
 }
-KEEP_SPACES = '<svg xml:space="preserve" '  # some renderers trim the no-break spaces a piece of text begins with
 PATIENCE = 300  # seconds for the model to load and the census to be taken, the first time
 
 
 async def take(name: str, schedule: str, size: tuple[int, int], keys: list[str]) -> None:
-    app = StageApp(ChildEngine, Load(), DEFAULT_PROMPT, schedule)
-    async with app.run_test(size=size) as pilot:
-        async with asyncio.timeout(PATIENCE):
-            while not complete(app.explore):
-                await pilot.pause(0.1)
+    async with explored(schedule, size) as (app, pilot):
         for key in keys:
             await pilot.press(key)
-            async with asyncio.timeout(PATIENCE):
-                while isinstance(app.screen, Asking) and not settled(app.screen):
-                    await pilot.pause(0.1)
+            await until(pilot, lambda: not isinstance(app.screen, Asking) or settled(app.screen))
         await pilot.pause(0.5)  # what came in is drawn a little later
-        svg = app.export_screenshot(title="stagescope").replace("<svg ", KEEP_SPACES, 1)
-        (FOLDER / f"{name}.svg").write_text(svg, encoding="utf-8")
+        await export(pilot, FOLDER / f"{name}.svg")
     print(f"docs/pictures/{name}.svg")
+
+
+async def compared(size: tuple[int, int] = (140, 42)) -> None:
+    """Two schedules side by side."""
+    async with explored("drop 11", size) as (app, pilot):
+        await pilot.press("C")
+        await edit(pilot, "drop 11 @0")
+        await pilot.press("C")
+        await until(pilot, lambda: isinstance(app.screen, Asking) and settled(app.screen))
+        await pilot.pause(0.5)
+        await export(pilot, FOLDER / "compare.svg")
+    print("docs/pictures/compare.svg")
+
+
+async def replayed(size: tuple[int, int] = (120, 40)) -> None:
+    """A session recorded, and watched."""
+    async with explored("", size) as (app, pilot):
+        for schedule in ("drop 17", "drop 11", "drop 11 @0"):
+            await edit(pilot, schedule)
+        await pilot.press("n")
+        await answer(pilot, "layer 11 acts through the first token #sink")
+        session = files.read(app.explore.session.path)
+    noted = [event["event"] for event in session.events].index("note")
+    (FOLDER / "replay.svg").write_bytes(await film.picture(session, noted + 1, *size))
+    print("docs/pictures/replay.svg")
+
+
+@asynccontextmanager
+async def explored(schedule: str, size: tuple[int, int]) -> AsyncIterator[tuple[StageApp, Pilot]]:
+    """The app, its first reading complete. Its session is not kept."""
+    app = StageApp(ChildEngine, Load(), DEFAULT_PROMPT, schedule, record=True)
+    async with app.run_test(size=size) as pilot:
+        await until(pilot, lambda: complete(app.explore))
+        yield app, pilot
+        path = app.explore.session.path
+        app.leave()
+    path.unlink(missing_ok=True)
+
+
+async def until(pilot: Pilot, holds: Callable[[], bool]) -> None:
+    async with asyncio.timeout(PATIENCE):
+        await pilot.pause()
+        while not holds():
+            await pilot.pause(0.1)
+
+
+async def edit(pilot: Pilot, schedule: str) -> None:
+    """Type a schedule, and wait for what it does."""
+    explore = pilot.app.explore
+    await pilot.press("colon")
+    explore.schedule_field.text = schedule
+    await pilot.press("enter")
+    await until(pilot, lambda: str(explore.schedule) == schedule and complete(explore))
+
+
+async def answer(pilot: Pilot, text: str) -> None:
+    """Give a question the text it asks for."""
+    await until(pilot, lambda: isinstance(pilot.app.screen, Ask))
+    pilot.app.screen.query_one(Field).text = text
+    await pilot.press("enter")
+    await until(pilot, lambda: not isinstance(pilot.app.screen, Ask))
+
+
+async def export(pilot: Pilot, file: Path) -> None:
+    file.unlink(missing_ok=True)
+    await pilot.press("e")
+    await answer(pilot, str(file))
+    await until(pilot, file.exists)
+    await pilot.app.workers.wait_for_complete()
 
 
 def settled(screen: Asking) -> bool:
@@ -95,6 +165,8 @@ def main() -> None:
     figures()
     for name, (schedule, size, keys) in PICTURES.items():
         asyncio.run(take(name, schedule, size, keys))
+    asyncio.run(compared())
+    asyncio.run(replayed())
 
 
 if __name__ == "__main__":

@@ -308,13 +308,19 @@ def footer(width: int, place: str = "explore", without: Collection[str] = ()) ->
     return [action for action in of(place) if action in kept]
 
 
+def _everywhere() -> list[Action]:
+    """What works on every screen; of one pane, where there is nowhere to go with tab."""
+    return [action for action in of("app") if not action.name.startswith("focus_")]
+
+
 def help_sections(place: str = "explore") -> list[tuple[str, list[tuple[str, str]]]]:
     """[(heading, [(keys, sentence)])] of all there is for the explore screen; for another, of what works on it."""
     if place == "player":
         groups = (PLAY, MOVE, LOOK, KEEP, PROGRAM)
-        sections = {group: [a for a in (*of(place), *of("app")) if a.group == group] for group in groups}
+        members = (*of(place), *_everywhere())
+        sections = {group: [a for a in members if a.group == group] for group in groups}
     elif place != "explore":
-        sections = {BESIDE[place]: of(place), PROGRAM: [a for a in of("app") if not a.name.startswith("focus_")]}
+        sections = {BESIDE[place]: of(place), PROGRAM: _everywhere()}
     else:
         everywhere = (*of("explore"), *of("app"))
         groups = (EDIT, ASK, MOVE, LOOK, KEEP, PROGRAM)

@@ -140,8 +140,8 @@ async def test_every_key_does_what_the_help_says():
         "text": ([], lambda s: "368 tokens of 16 documents" in drawn(s.app)),
         "rest": ([], lambda s: "all of it is there" in drawn(s.app)),
         "export": ([], lambda s: isinstance(s.app.screen, Ask)),
-        "copy": ([], lambda s: isinstance(s.app.screen, Choose)),
-        "help": ([], lambda s: isinstance(s.app.screen, Help) and "Cycle k" in unwrapped(s.app)),
+        "copy": (["escape"], lambda s: isinstance(s.app.screen, Choose)),
+        "help": (["escape"], lambda s: isinstance(s.app.screen, Help) and "Cycle k" in unwrapped(s.app)),
     }
     rows = {action.name: action for action in actions.of("attention")}
     assert set(rows) == {*checks, "open", "back", "head_off"}

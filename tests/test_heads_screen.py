@@ -117,8 +117,8 @@ async def test_every_key_does_what_the_help_says(monkeypatch):
         "pieces": ([], lambda s: f"{s.words_of} tokens" in drawn(s.app) and s.words_of != 3),
         "rest": ([], lambda s: "all of it is there" in drawn(s.app)),
         "export": ([], lambda s: isinstance(s.app.screen, Ask)),
-        "copy": ([], lambda s: isinstance(s.app.screen, Choose)),
-        "help": ([], lambda s: isinstance(s.app.screen, Help) and "Cycle how many tokens" in unwrapped(s.app)),
+        "copy": (["escape"], lambda s: isinstance(s.app.screen, Choose)),
+        "help": (["escape"], lambda s: isinstance(s.app.screen, Help) and "Cycle how many tokens" in unwrapped(s.app)),
     }
     monkeypatch.setattr("stagescope.screens.asking.PAUSE", 0.01)
     rows = {action.name: action for action in actions.of("heads")}

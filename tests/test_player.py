@@ -1,5 +1,6 @@
 """The player on the fake engine: a session written by hand stepped through, sought in and played."""
 
+import asyncio
 from contextlib import asynccontextmanager
 
 import pytest
@@ -111,7 +112,7 @@ async def test_it_plays_to_the_end_with_no_wait_above_three_seconds_and_pauses(h
 async def test_playing_waits_for_the_engine(home):
     engine = FakeEngine()
     async with watching(session(home), engine) as (player, pilot, _):
-        gate = engine.gates[Read] = __import__("asyncio").Event()
+        gate = engine.gates[Read] = asyncio.Event()
         await pilot.press("space")
         await until(pilot, lambda: "waiting for the engine" in drawn(pilot.app))
         assert player.done == 4  # the edit, which is not read yet

@@ -94,8 +94,8 @@ async def test_every_key_does_what_the_help_says():
         "left": (["right"], lambda s: "the 2 best together" in drawn(s.app)),
         "rest": ([], lambda s: "all of it is there" in drawn(s.app)),
         "export": ([], lambda s: isinstance(s.app.screen, Ask)),
-        "copy": ([], lambda s: isinstance(s.app.screen, Choose)),
-        "suffix": ([], lambda s: isinstance(s.app.screen, Ask) and "Which ending" in drawn(s.app)),
+        "copy": (["escape"], lambda s: isinstance(s.app.screen, Choose)),
+        "suffix": (["escape"], lambda s: isinstance(s.app.screen, Ask) and "Which ending" in drawn(s.app)),
         "help": (["escape"], lambda s: isinstance(s.app.screen, Help) and "another ending" in unwrapped(s.app)),
     }
     rows = {action.name: action for action in actions.of("probe")}

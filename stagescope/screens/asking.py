@@ -73,6 +73,7 @@ class Asking(Sharing):
         self.stopped: set[Request] = set()  # cancelled or failed: only `r` runs them again
         self.whole: dict[Request, tuple[Reply, ...]] = {}  # what came whole, the latest KEPT
         self.record: Callable[[Request, Sequence[Reply]], None] = lambda request, replies: None  # into the session
+        self.mark: Callable[[], Content] = Content  # whether there is one
         self.failure, self.dead, self.restart = "", False, False  # dead: the engine ended
         self.drawing = None  # a timer
         self.moved = False  # a drawing is due after the keys
@@ -246,7 +247,7 @@ class Asking(Sharing):
 
     def draw_status(self) -> None:
         """The lines that change while nothing else does."""
-        self.header.show(words.header(self.info, None, self.doing(), self.size.width))
+        self.header.show(words.header(self.info, None, self.doing(), self.size.width, self.mark()))
         self.status.show(self.told(), layout=True)
         self.footer.show(words.footer(self.size.width, self.PLACE, self.idle_keys()))
 

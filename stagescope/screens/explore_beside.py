@@ -49,9 +49,7 @@ class ExploreBeside(Frame):
         present = self.prompt if self.prompt in prompts else ""
         looked_at = (self.tracked, self.at, str(self.schedule), self.stack.glyphs.ascii_only)
         screen = SweepScreen(self.info, self.load, prompts, present, *looked_at)
-        screen.record = self.record_answer
-        self.app.push_screen(screen, partial(self._point_chosen, screen))
-        self.record_changes()
+        self._push(screen)
 
     def action_lens_curves(self) -> None:
         self._open(LensScreen)
@@ -118,7 +116,10 @@ class ExploreBeside(Frame):
             return
         edit = (self.prompt, str(self.schedule), self.at, self.tracked)
         screen = kind(Looked(self.info, self.load, *edit, self.census, self.stack.glyphs.ascii_only))
-        screen.record = self.record_answer
+        self._push(screen)
+
+    def _push(self, screen: Asking) -> None:
+        screen.record, screen.mark = self.record_answer, self.mark
         self.app.push_screen(screen, partial(self._point_chosen, screen))
         self.record_changes()
 

@@ -177,8 +177,13 @@ class Player(Explore, inherit_bindings=False):
             self._wait(AGAIN)
         else:
             self.go_to(self.done + 1)
-            self._wait(player_words.wait(self.events, self.done - 1) / self.speed)
+            self._wait(self._until_next())
         self.draw_status()
+
+    def _until_next(self) -> float:
+        """Seconds from this event to the next, at the speed it is played."""
+        at_end = self.done >= len(self.events)
+        return 0.0 if at_end else player_words.wait(self.events, self.done - 1) / self.speed
 
     def pause(self) -> None:
         if self.next_due:
@@ -197,7 +202,9 @@ class Player(Explore, inherit_bindings=False):
         else:
             if self.done == len(self.events):
                 self._seek(1)
-            self._wait(SOON)
+                self._wait(self._until_next())
+            else:
+                self._wait(SOON)
         self.draw_status()
 
     def action_step_back(self) -> None:
