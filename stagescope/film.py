@@ -7,9 +7,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
+import sys
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import asdict
 from datetime import datetime
+from pathlib import Path
+from time import monotonic
 from typing import Any
 
 from rich.color import ColorSystem
@@ -17,20 +22,20 @@ from textual.pilot import Pilot
 from textual.strip import Strip
 
 from stagescope.engine.client import ChildEngine
-from stagescope.engine.protocol import Engine, Load
+from stagescope.engine.progress import Report, quiet
+from stagescope.engine.protocol import Engine, Load, Progress
 from stagescope.exports import svg_file
+from stagescope.exports.formats import ExportError
 from stagescope.screens import player_words
-from stagescope.sessions.files import Session
+from stagescope.sessions.files import Session, read
 from stagescope.watch import WatchApp
 
 PATIENCE = 600.0  # seconds without an end of what the engine does for one event: a census of a large model takes minutes
 LOOK = 0.02  # seconds between two looks whether it has ended
 LAST = 2.0  # seconds that the last frame stands
 
-Told = Callable[[str, float], None]  # stage, share done
 
-
-class FilmError(Exception):
+class FilmError(ExportError):
     """A picture that cannot be taken: says why."""
 
 
@@ -56,7 +61,7 @@ async def cast(
     session: Session,
     width: int = 120,
     height: int = 40,
-    progress: Told = lambda stage, done: None,
+    progress: Report = quiet,
     engine_factory: Callable[[], Engine] = ChildEngine,
     load: Load | None = None,
 ) -> bytes:
@@ -65,11 +70,12 @@ async def cast(
     The times are those of the events, no wait longer than 3 s. Cancelling the task ends the app. Raises FilmError.
     """
     lines = [json.dumps(_header(session, width, height))]
-    events, time = session.events, 0.0
+    events, time, begun = session.events, 0.0, monotonic()
     before: list[str] = []
     async with _watched(session, width, height, engine_factory, load) as (app, pilot):
         for n in range(1, len(events) + 1):
-            progress(f"event {n} of {len(events)}", (n - 1) / len(events))
+            done = (n - 1) / len(events)
+            progress(f"event {n} of {len(events)}", done, (monotonic() - begun) * (1 - done) / done if done else math.nan)
             app.player.go_to(n)
             await _settled(app, pilot)
             time += player_words.wait(events, n - 2) if n > 1 else 0.0
@@ -78,7 +84,7 @@ async def cast(
                 lines.append(json.dumps([round(time, 3), "o", data]))
             before = drawn
     lines.append(json.dumps([round(time + LAST, 3), "o", ""]))
-    progress("film", 1.0)
+    progress("film", 1.0, 0.0)
     return ("\n".join(lines) + "\n").encode()
 
 
@@ -133,3 +139,21 @@ def _header(session: Session, width: int, height: int) -> dict[str, Any]:
     except (TypeError, ValueError, OverflowError):
         pass  # a session edited by hand: the field may be left out
     return header | {"env": {"TERM": "xterm-256color"}, "title": f"stagescope {session.id}"}
+
+
+def main(words: Sequence[str]) -> None:
+    """SESSION FILE WIDTH HEIGHT: what the app runs beside itself. Its progress goes to stdout, JSON a line."""
+
+    def tell(stage: str, done: float, seconds_left: float) -> None:
+        print(json.dumps(asdict(Progress(stage, done, seconds_left))), flush=True)
+
+    session, file, width, height = words
+    try:
+        data = asyncio.run(cast(read(Path(session)), int(width), int(height), tell))
+    except FilmError as error:
+        sys.exit(str(error))
+    Path(file).write_bytes(data)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

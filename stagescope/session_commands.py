@@ -173,13 +173,12 @@ def _filmed(session: Session, until: int, extension: str, args: argparse.Namespa
     import asyncio
 
     from stagescope import film
-    from stagescope.exports import svg_file
 
     progress = Progress(args.quiet)
     size = (args.width, args.height)
     try:
         if extension == "svg":
-            return svg_file.clean(asyncio.run(film.picture(session, until - 1, *size)))
+            return asyncio.run(film.picture(session, until, *size))
         return asyncio.run(film.cast(session, *size, progress.show))
     finally:
         progress.clear()

@@ -132,7 +132,7 @@ async def test_a_film_that_is_cancelled_ends_the_app(home):
 
     begun = asyncio.Event()
 
-    def progress(stage: str, done: float) -> None:
+    def progress(stage: str, done: float, seconds_left: float) -> None:
         begun.set()
 
     task = asyncio.create_task(film.cast(session(home), WIDTH, HEIGHT, progress, Seen))

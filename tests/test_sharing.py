@@ -4,6 +4,8 @@ import asyncio
 import csv
 import json
 import re
+import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,8 @@ from test_explore import drawn, running, until
 from stagescope import paths
 from stagescope.engine.fake import FakeEngine
 from stagescope.engine.protocol import Read
+from stagescope.exports import formats
+from stagescope.exports.formats import FORMATS
 from stagescope.screens import sharing
 from stagescope.screens.ask import Ask, Choose, Confirm
 from stagescope.screens.attention import AttentionScreen
@@ -24,6 +28,7 @@ from stagescope.screens.probe import ProbeScreen
 from stagescope.screens.similarity import SimilarityScreen
 from stagescope.screens.stages import StagesScreen
 from stagescope.screens.sweep import SweepScreen
+from stagescope.sessions import files
 
 SCREENS = {
     LensScreen: "lens/1", AttentionScreen: "evidence/1", NeuronsScreen: "neurons/1", StagesScreen: "stages/1",
@@ -108,6 +113,98 @@ async def test_every_screen_exports_and_copies_what_it_shows(here, kind):
         table, row, cell = (screen.copied(what) for what in ("table", "row", "cell"))
         assert len(table.splitlines()) == len(rows) + 1
         assert cell and cell in re.split("[\t\n]", row) and set(row.splitlines()) <= set(table.splitlines())
+
+
+async def test_what_is_being_written_is_not_lost_to_the_next_file_or_by_leaving_the_screen(here, monkeypatch):
+    """Importing what writes Parquet takes a second: meanwhile people go on."""
+    may_go_on, render = threading.Event(), formats.render
+
+    def slow(answer, extension):
+        if extension == "parquet":
+            may_go_on.wait(20)
+        return render(answer, extension)
+
+    monkeypatch.setattr(formats, "render", slow)
+    async with running(size=(160, 40)) as (app, pilot, _):
+        await pilot.press("f")
+        await until(pilot, lambda: isinstance(app.screen, LensScreen) and app.screen.answer() is not None)
+        await export(pilot, "a.parquet")
+        await export(pilot, "a.json")
+        await written(pilot, here / "a.json")
+        assert not (here / "a.parquet").exists()
+        await pilot.press("q")
+        await until(pilot, lambda: app.screen is app.explore)
+        may_go_on.set()
+        await until(pilot, lambda: f"written to {here / 'a.parquet'}" in drawn(app))
+        assert (here / "a.parquet").read_bytes().startswith(b"PAR1")
+
+
+async def test_an_error_of_our_own_costs_the_file_and_not_the_session(here, monkeypatch):
+    def broken(answer, extension):
+        raise KeyError("\x1b[2Jno such")
+
+    monkeypatch.setattr(formats, "render", broken)
+    async with running(size=(160, 40)) as (app, pilot, _):
+        await export(pilot, "a.json")
+        await until(pilot, lambda: "not written, by an error of stagescope's own: KeyError" in drawn(app))
+        assert not (here / "a.json").exists() and app.is_running
+
+
+FILM = """
+import json, pathlib, sys, time
+session, file, width, height = sys.argv[1:]
+print(json.dumps({"stage": "event 1 of 2", "done": 0.5, "seconds_left": 31.0}), flush=True)
+while not pathlib.Path(session).with_name("go").exists():
+    time.sleep(0.01)
+if pathlib.Path(session).with_name("go").read_text() == "fail":
+    sys.exit("the engine \x1b[2J ended")
+pathlib.Path(file).write_text(f"{width}x{height}")
+"""
+
+
+@pytest.fixture
+def film(here, monkeypatch, home) -> Path:
+    """A program in place of the one that films; it ends when this file is there."""
+    (here / "film.py").write_text(FILM)
+    monkeypatch.setattr(sharing, "FILM", (sys.executable, str(here / "film.py")))
+    return home / "data" / "sessions" / "go"
+
+
+async def test_a_film_tells_how_far_it_is_and_is_written_whatever_is_looked_at(here, film):
+    async with running(size=(160, 40), record=True) as (app, pilot, _):
+        await export(pilot, "a.cast")
+        await until(pilot, lambda: "film: event 1 of 2 50 % · 0:31 left · esc cancels" in drawn(app))
+        await export(pilot, "b.cast")
+        await until(pilot, lambda: "a film is being made already" in drawn(app))
+        await pilot.press("f")
+        await until(pilot, lambda: isinstance(app.screen, LensScreen))
+        film.write_text("")
+        await until(pilot, lambda: f"written to {here / 'a.cast'}" in drawn(app))
+        assert (here / "a.cast").read_text() == "160x40" and sorted(here.glob("*.cast")) == [here / "a.cast"]
+        events = files.read(app.explore.session.path).events
+        assert [event["path"] for event in events if event["event"] == "export"] == [str(here / "a.cast")]
+
+
+async def test_escape_ends_a_film_and_another_can_be_made(here, film):
+    async with running(size=(160, 40), record=True) as (app, pilot, _):
+        await export(pilot, "a.cast")
+        await until(pilot, lambda: "film: event 1 of 2" in drawn(app))
+        await pilot.press("escape")
+        await until(pilot, lambda: "no film is made" in drawn(app) and sharing.Sharing.filming is None)
+        assert not list(here.glob(".*cast"))
+        film.write_text("fail")
+        await export(pilot, "a.cast")
+        await until(pilot, lambda: "the session could not be filmed: the engine \\u{1b}[2J ended" in drawn(app))
+        assert not list(here.glob("*.cast"))
+
+
+async def test_the_palette_has_every_format(here):
+    async with running(size=(160, 40)) as (app, pilot, _):
+        offered = {command.title: command for command in app.get_system_commands(app.screen)}
+        assert {f"export {format.name}" for format in FORMATS} <= set(offered)
+        offered["export Markdown"].callback()
+        await until(pilot, lambda: isinstance(app.screen, Ask))
+        assert app.screen.proposed.endswith(".md")
 
 
 async def test_the_sweep_exports_all_prompts_and_kinds_of_its_view(here):

@@ -29,17 +29,16 @@ class Ask(ModalScreen[str | None]):
         self.early: list[events.Event] = []  # keys of one burst, as a slow line delivers them, before the field is there
 
     def compose(self) -> ComposeResult:
+        self.line, self.field = Line(id="question"), Answer(self.proposed, id="answer")
         with Vertical():
-            yield Line(id="question")
-            yield Answer(self.proposed, id="answer")
+            yield from (self.line, self.field)
 
     def on_mount(self) -> None:
-        self.query_one(Line).show(self.question)
-        field = self.query_one(Field)
-        field.select_all()
-        self.set_focus(field)
+        self.line.show(self.question)
+        self.field.select_all()
+        self.set_focus(self.field)
         for event in self.early:
-            field._forward_event(event)
+            self.field._forward_event(event)
 
     def _forward_event(self, event: events.Event) -> None:
         if isinstance(event, events.Key) and self.focused is None:

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import json
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from textual.worker import Worker
+
 from stagescope import paths
 from stagescope.answers import Answer, as_numbers
+from stagescope.engine.protocol import Progress
 from stagescope.exports import formats, svg_file
 from stagescope.exports.formats import FORMATS, ExportError
+from stagescope.screens import words
 from stagescope.screens.ask import Ask, Choose, Confirm
 from stagescope.screens.frame import Frame
 from stagescope.text import printable
@@ -22,13 +27,15 @@ from stagescope.text import printable
 # Characters after the base64 that OSC 52 takes at most: what xterm keeps; others take more, none says so.
 MOST_COPIED = 74_994
 SIZES = {2**20: "MB", 2**10: "kB"}
+FILM = (sys.executable, "-m", "stagescope.film")
 
 
 class Sharing(Frame):
-    """Of a screen that has `answer` and `under_cursor`."""
+    """Of a screen that has `answer` and `under_cursor`. Files are written by the app, which outlives the screen."""
 
-    filming: asyncio.subprocess.Process | None = None
-    extension = "html"  # of the last export, proposed for the next; of all screens together
+    # Of all screens together:
+    extension = "html"  # of the last export, proposed for the next
+    filming: Worker | None = None
 
     def answer(self) -> Answer | None:
         """What is shown; None while there is nothing."""
@@ -61,67 +68,83 @@ class Sharing(Frame):
             self.say(str(error))
             return
 
-        def write(overwrite: bool | None) -> None:
-            if overwrite is not None:
-                self.run_worker(partial(self._write, answer, path, overwrite), group="export", exclusive=True)
-
         if path.is_file():
             question = f"{printable(str(path))} exists. Overwrite it? y or n."
-            self.app.push_screen(Confirm(question), lambda yes: write(True if yes else None))
+            self.app.push_screen(Confirm(question), lambda yes: self._begin_file(answer, path, True) if yes else None)
         else:
-            write(False)
+            self._begin_file(answer, path, False)
 
-    async def _write(self, answer: Answer, path: Path, overwrite: bool) -> None:
-        """In a thread: a reading of a long prompt takes a second."""
+    def _begin_file(self, answer: Answer, path: Path, overwrite: bool) -> None:
         extension = formats.format_of(path).extension
+        if extension == "cast":
+            if Sharing.filming is not None:
+                self.say("a film is being made already: esc cancels it")
+                return
+            make = partial(self._film, path)
+        elif extension == "svg":  # now: the screen goes on
+            make = partial(asyncio.to_thread, svg_file.clean, self.app.export_screenshot(title="stagescope"))
+        else:  # in a thread: a reading of a long prompt takes a second, as does importing what writes Parquet
+            make = partial(asyncio.to_thread, formats.render, answer, extension)
+        work = self.app.run_worker(self._write_file(make, path, extension, overwrite))
+        if extension == "cast":
+            Sharing.filming = work
+
+    async def _write_file(
+        self, make: Callable[[], Awaitable[bytes]], path: Path, extension: str, overwrite: bool
+    ) -> None:
         try:
-            if extension == "cast":
-                data = await self._film(path)
-                if data is None:
-                    return
-            elif extension == "svg":
-                data = svg_file.clean(self.app.export_screenshot(title="stagescope"))
-            else:
-                data = await asyncio.to_thread(formats.render, answer, extension)
+            data = await make()
             await asyncio.to_thread(formats.save, path, data, overwrite)
         except ExportError as error:
-            self.say(str(error))
+            self.tell(str(error))
             return
+        except Exception as error:  # a mistake of ours: it costs the file, not the session
+            self.tell(f"not written, by an error of stagescope's own: {type(error).__name__}: {printable(str(error))}")
+            return
+        finally:
+            if extension == "cast":
+                Sharing.filming = None
         explore = getattr(self.app, "explore", None)
         if explore is not None:
             explore.record({"event": "export", "format": extension, "path": str(path)})
-        self.say(f"written to {printable(str(path))} ({_size(len(data))})")
+        self.tell(f"written to {printable(str(path))} ({_size(len(data))})")
 
-    async def _film(self, path: Path) -> bytes | None:
+    def tell(self, note: str) -> None:
+        """Say it on the screen that is looked at, questions and help aside."""
+        shown = [screen for screen in self.app.screen_stack if isinstance(screen, Sharing)]
+        if shown:
+            shown[-1].say(note)
+
+    async def _film(self, path: Path) -> bytes:
         """The session so far, played again by a process of its own; escape ends it."""
         session = getattr(getattr(self.app, "explore", None), "session", None)
         if session is None:
             raise ExportError("nothing is recorded, so there is no film of it: without --no-record there is")
-        self.say("the session is filmed: its model is loaded again, and everything asked again; esc cancels")
         made = path.with_name(f".{path.name}.{os.getpid()}.cast")
-        size = (f"--width={self.size.width}", f"--height={self.size.height}", "--quiet")
-        command = (sys.executable, "-m", "stagescope", "session", "export", str(session.path), str(made), *size)
-        pipes = {"stdin": asyncio.subprocess.DEVNULL, "stdout": asyncio.subprocess.DEVNULL}
-        self.filming = await asyncio.create_subprocess_exec(*command, **pipes, stderr=asyncio.subprocess.PIPE)
+        asked = (str(session.path), str(made), str(self.size.width), str(self.size.height))
+        pipes = dict.fromkeys(("stdout", "stderr"), asyncio.subprocess.PIPE)
+        process = await asyncio.create_subprocess_exec(*FILM, *asked, stdin=asyncio.subprocess.DEVNULL, **pipes)
+        said = asyncio.create_task(process.stderr.read())
         try:
-            _, said = await self.filming.communicate()
-            if self.filming.returncode:
-                lines = said.decode("utf-8", "replace").strip().splitlines() or ["it ended"]
+            async for line in process.stdout:
+                self.tell(f"film: {words.progress(Progress(**json.loads(line)))}")
+            lines = (await said).decode("utf-8", "replace").strip().splitlines() or ["it ended"]
+            if await process.wait():
                 raise ExportError(f"the session could not be filmed: {printable(lines[-1])}")
             return await asyncio.to_thread(made.read_bytes)
         except OSError as error:
             raise ExportError(f"the session could not be filmed: {error.strerror}") from error
         finally:
-            if self.filming.returncode is None:
-                self.filming.kill()
-            self.filming = None
+            if process.returncode is None:
+                process.kill()
+            said.cancel()
             made.unlink(missing_ok=True)
 
     def cancel_film(self) -> bool:
         """Whether there was one to end."""
-        if self.filming is None:
+        if Sharing.filming is None:
             return False
-        self.workers.cancel_group(self, "export")
+        Sharing.filming.cancel()
         self.say("no film is made")
         return True
 
