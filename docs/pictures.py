@@ -20,11 +20,11 @@ from textual.pilot import Pilot
 from stagescope import film
 from stagescope.app import StageApp
 from stagescope.engine.client import ChildEngine
-from stagescope.engine.protocol import DEFAULT_PROMPT, Load
 from stagescope.screens.ask import Ask
 from stagescope.screens.asking import Asking
 from stagescope.screens.widgets.line import Field
 from stagescope.sessions import files
+from stagescope.sessions.events import begun
 
 FOLDER = Path(__file__).parent / "pictures"
 PICTURES = {
@@ -86,7 +86,7 @@ async def replayed(size: tuple[int, int] = (120, 40)) -> None:
 @asynccontextmanager
 async def explored(schedule: str, size: tuple[int, int]) -> AsyncIterator[tuple[StageApp, Pilot]]:
     """The app, its first reading complete. Its session is not kept."""
-    app = StageApp(ChildEngine, Load(), DEFAULT_PROMPT, schedule, record=True)
+    app = StageApp(ChildEngine, begun(schedule=schedule), record=True)
     async with app.run_test(size=size) as pilot:
         await until(pilot, lambda: complete(app.explore))
         yield app, pilot

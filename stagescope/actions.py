@@ -36,7 +36,7 @@ BESIDE = {
 # Of every screen beside the stack, after its own.
 _OF_ALL = (
     ("export", "e", "export", "Write what is shown into a file; its extension says in which format.", KEEP, 0),
-    ("copy", "y", "copy", "Copy a cell, the row or the table.", KEEP, 0),
+    ("copy", "y", "copy", "Copy a cell, the row, the table or the shell command; y again: the command.", KEEP, 0),
     ("rest", "r", "go on", "Run what was cancelled or failed; start an engine that died.", PROGRAM, 5),
     ("back", "escape q", "back", "Cancel what runs and keep what is done; again: back to the stack.", PROGRAM, 1),
     ("help", "?", "help", "Show this page.", PROGRAM, 1),

@@ -17,10 +17,11 @@ from textual.theme import Theme
 from textual.worker import WorkerFailed
 
 from stagescope import actions, paths
-from stagescope.engine.protocol import DEFAULT_PROMPT, Engine, Load
+from stagescope.engine.protocol import Engine
 from stagescope.exports.formats import FORMATS
 from stagescope.screens.explore import Explore
 from stagescope.screens.sharing import Sharing
+from stagescope.sessions.events import State
 from stagescope.sessions.files import Session
 from stagescope.terminal import TerminalDriver
 from stagescope.text import printable
@@ -46,7 +47,7 @@ CLOSE_SECONDS = 5.0  # an engine that does not end in this time is left to the e
 class StageApp(App[str]):
     """Run with `run_app`. The app's result is the shell command of the last reading.
 
-    engine_factory makes an Engine; it is called again after an engine died. models: gives (name, note, on disk) for
+    engine_factory makes an Engine; it is called again after an engine died. state: what is looked at at first. models: gives (name, note, on disk) for
     the model picker when it opens. ascii_only: no block elements in the stack. record: a session is kept; resumed: one
     that goes on. Raises ScheduleError for a schedule that is wrong whatever the model.
     """
@@ -58,11 +59,7 @@ class StageApp(App[str]):
     def __init__(
         self,
         engine_factory: Callable[[], Engine],
-        load: Load | None = None,
-        prompt: str = DEFAULT_PROMPT,
-        schedule: str = "",
-        position: int = -1,
-        lens: str = "standard",
+        state: State = State(),
         models: Callable[[], Sequence[tuple[str, str, bool]]] = tuple,
         ascii_only: bool = False,
         record: bool = False,
@@ -74,7 +71,7 @@ class StageApp(App[str]):
         super().__init__(driver_class=TerminalDriver, ansi_color=no_color or None)
         self.engine_factory = engine_factory
         self.engine = engine_factory()
-        self.explore = Explore(load or Load(), prompt, schedule, position, lens, models, ascii_only, record, resumed)
+        self.explore = Explore(state, models, ascii_only, record, resumed)
         self.crash = ""  # one line, for stderr
         self.register_theme(THEME)
         self.theme = "ansi-dark" if no_color else THEME.name

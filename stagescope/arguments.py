@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from stagescope.engine.protocol import EngineError, Load, Texts
@@ -22,6 +22,13 @@ def load_request(args: argparse.Namespace) -> Load:
 
     words = (args.model, args.device, args.dtype, args.threads, args.bos, args.chat, args.cache, args.offline)
     return Load(*words, memory=args.memory)
+
+
+def load_changes(args: argparse.Namespace) -> dict[str, Any]:
+    """The fields of a Load that were given, to stand in place of those of a session."""
+    names = ("model", "device", "dtype", "threads", "bos", "memory")
+    given = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
+    return given | {name: True for name in ("chat", "offline") if getattr(args, name)}
 
 
 def prompt_of(word: str) -> str:

@@ -12,45 +12,33 @@ import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from stagescope.arguments import load_request, prompt_of
+from stagescope.arguments import load_changes, load_request, prompt_of
 from stagescope.console import Progress, fail, last, print_json, print_lines, say
 
 if TYPE_CHECKING:
     from stagescope.engine.catalog import Known
     from stagescope.engine.protocol import Reply
+    from stagescope.sessions.events import State
+    from stagescope.sessions.files import Session
 
 
 def app(args: argparse.Namespace) -> int:
-    from dataclasses import replace
+    from stagescope import config
+    from stagescope.engine.schedule import ScheduleError
+    from stagescope.sessions import files
 
-    from stagescope.engine.protocol import DEFAULT_MODEL, DEFAULT_PROMPT
-    from stagescope.engine.schedule import ScheduleError, parse
-
-    if not sys.stdout.isatty():
-        say("stdout is not a terminal: printing a reading instead of opening the app.")
-        args.prompt = DEFAULT_PROMPT if args.prompt is None else args.prompt
-        args.top, args.json = 5, False
-        return read(args)
     terminal = sys.stdin is not None and sys.stdin.isatty()
-    if (os.environ.get("TERM") or "dumb") == "dumb" or not terminal:
+    if sys.stdout.isatty() and ((os.environ.get("TERM") or "dumb") == "dumb" or not terminal):
         why = "TERM is dumb or unset" if terminal else "standard input is not a terminal"
         say(f"stagescope: the app needs a terminal, and {why}. Use `stagescope read PROMPT`.")
         return 2
     try:
-        parse(args.edit)
+        record = config.recording(args.record)
+        resumed = None if args.session is None else files.read(files.find(args.session))
+        state = _looked_at(args, resumed)
     except ScheduleError as error:
         say(f"stagescope: the schedule cannot be:\n{error}")
         return 2
-    from stagescope import config
-    from stagescope.sessions import events, files
-
-    load, resumed = load_request(args), None
-    try:
-        record = config.recording(args.record)
-        if args.session is not None:
-            resumed = files.read(files.find(args.session))
-            of_session = events.fold(resumed.events).load
-            load = of_session if args.model == DEFAULT_MODEL else replace(of_session, model=args.model)
     except config.ConfigError as error:
         say(f"stagescope: {error}")
         return 2
@@ -59,15 +47,36 @@ def app(args: argparse.Namespace) -> int:
         return 3
     for warning in resumed.warnings if resumed else ():
         say(f"stagescope: {warning}")
+    if not sys.stdout.isatty():
+        say("stdout is not a terminal: printing a reading instead of opening the app.")
+        as_read = {"edit": state.schedule, "prompt": state.prompt, "position": state.position, "lens": state.lens}
+        return read(argparse.Namespace(**vars(args) | vars(state.load) | as_read | {"top": 5, "json": False}))
     from stagescope.app import StageApp, run_app
     from stagescope.engine.client import ChildEngine
 
-    prompt = DEFAULT_PROMPT if args.prompt is None else prompt_of(args.prompt)
-    start = (args.edit, args.position, args.lens, _picker_entries, args.ascii, record, resumed)
-    command, code = run_app(StageApp(ChildEngine, load, prompt, *start), mouse=not args.no_mouse)
+    start = (state, _picker_entries, args.ascii, record, resumed)
+    command, code = run_app(StageApp(ChildEngine, *start), mouse=not args.no_mouse)
     if command and code == 0:
         print(command)
     return code
+
+
+def _looked_at(args: argparse.Namespace, resumed: Session | None) -> State:
+    """Where the session left off, or the beginning; what was given with the command goes before. Raises ScheduleError."""
+    from dataclasses import replace
+
+    from stagescope.engine.schedule import parse
+    from stagescope.sessions import events
+
+    state = events.fold(resumed.events) if resumed else events.State()
+    state = replace(state, load=replace(state.load, **load_changes(args), cache=args.cache))
+    if args.prompt is not None:
+        state = replace(state, prompt=prompt_of(args.prompt), position=-1, row=None)
+    if args.edit is not None:
+        step = ("change", str(parse(args.edit)))
+        state = replace(state, schedules=(*state.schedules, step) if resumed else (("start", step[1]),))
+    given = {name: getattr(args, name) for name in ("position", "lens") if getattr(args, name) is not None}
+    return replace(state, **given)
 
 
 def read(args: argparse.Namespace) -> int:

@@ -23,7 +23,7 @@ from textual.strip import Strip
 
 from stagescope.engine.client import ChildEngine
 from stagescope.engine.progress import Report, quiet
-from stagescope.engine.protocol import Engine, Load, Progress
+from stagescope.engine.protocol import Engine, Progress
 from stagescope.exports import svg_file
 from stagescope.exports.formats import ExportError
 from stagescope.screens import player_words
@@ -45,13 +45,14 @@ async def picture(
     width: int = 120,
     height: int = 40,
     engine_factory: Callable[[], Engine] = ChildEngine,
-    load: Load | None = None,
+    other: dict[str, Any] | None = None,
 ) -> bytes:
     """An SVG of the screen after n events, once all of it is there. n below 0 counts from the end: -1 is all of them.
+    other: fields of Load in place of the recorded ones.
 
     Raises FilmError.
     """
-    async with _watched(session, width, height, engine_factory, load) as (app, pilot):
+    async with _watched(session, width, height, engine_factory, other) as (app, pilot):
         app.player.go_to(len(session.events) + 1 + n if n < 0 else n)
         await _settled(app, pilot)
         return svg_file.clean(app.export_screenshot(title="stagescope"))
@@ -63,7 +64,7 @@ async def cast(
     height: int = 40,
     progress: Report = quiet,
     engine_factory: Callable[[], Engine] = ChildEngine,
-    load: Load | None = None,
+    other: dict[str, Any] | None = None,
 ) -> bytes:
     """The session as an asciinema film: a frame wherever the screen changes, each once all of it is there.
 
@@ -72,7 +73,7 @@ async def cast(
     lines = [json.dumps(_header(session, width, height))]
     events, time, begun = session.events, 0.0, monotonic()
     before: list[str] = []
-    async with _watched(session, width, height, engine_factory, load) as (app, pilot):
+    async with _watched(session, width, height, engine_factory, other) as (app, pilot):
         for n in range(1, len(events) + 1):
             done = (n - 1) / len(events)
             progress(f"event {n} of {len(events)}", done, (monotonic() - begun) * (1 - done) / done if done else math.nan)
@@ -90,12 +91,12 @@ async def cast(
 
 @asynccontextmanager
 async def _watched(
-    session: Session, width: int, height: int, engine_factory: Callable[[], Engine], load: Load | None
+    session: Session, width: int, height: int, engine_factory: Callable[[], Engine], other: dict[str, Any] | None
 ) -> AsyncIterator[tuple[WatchApp, Pilot]]:
     """The app over a session, at its first event."""
     if not session.events:
         raise FilmError("the session is empty: there is nothing to be seen of it")
-    app = WatchApp(engine_factory, session, load, playing=False)
+    app = WatchApp(engine_factory, session, other, playing=False)
     async with app.run_test(size=(width, height)) as pilot:
         while app.screen is not app.player:
             await pilot.pause()

@@ -38,7 +38,7 @@ VALUE_OPTIONS = (
 
 
 def machine(default_model: str | None = DEFAULT_MODEL) -> argparse.ArgumentParser:
-    """What every command that loads a model takes. default_model: None where a session says which."""
+    """What every command that loads a model takes. default_model: None where a session may say which."""
     common = argparse.ArgumentParser(add_help=False)
     group = common.add_argument_group("model and machine")
     group.add_argument("-m", "--model", default=default_model, help="catalogue name, hub id, directory or .gguf file")
@@ -60,15 +60,15 @@ def app_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="stagescope",
         allow_abbrev=False,
-        parents=[machine()],
+        parents=[machine(default_model=None)],
         formatter_class=argparse.RawDescriptionHelpFormatter,
         description="A terminal microscope for the layers of a language model.",
         epilog=f"commands (stagescope COMMAND --help tells more):\n{listing}\n\n`stagescope -- read` reads the word “read”.",
     )
     parser.add_argument("prompt", nargs="?", metavar="PROMPT", help="text to read; - reads it from standard input")
-    parser.add_argument("--edit", default="", metavar="SCHEDULE", help='start with this edit: "drop 7; swap 11 12"')
-    parser.add_argument("--position", type=int, default=-1, metavar="P", help="token position, -1 is the last")
-    parser.add_argument("--lens", default="standard", choices=("standard", "v1"))
+    parser.add_argument("--edit", metavar="SCHEDULE", help='start with this edit: "drop 7; swap 11 12"')
+    parser.add_argument("--position", type=int, metavar="P", help="token position, -1 is the last (the default)")
+    parser.add_argument("--lens", choices=("standard", "v1"), help="standard is the default")
     parser.add_argument("--ascii", action="store_true", help="plain ASCII bars and marks")
     parser.add_argument("--no-mouse", action="store_true", help="no mouse reporting (less traffic over ssh)")
     parser.add_argument("--no-record", dest="record", action="store_const", const=False, help="keep no session")

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from stagescope.arguments import load_changes
 from stagescope.console import Progress, fail, last, print_json, print_lines, say
 
 if TYPE_CHECKING:
@@ -28,6 +29,10 @@ def session(args: argparse.Namespace) -> int:
         if args.action in ("note", "name", "tag"):
             return _append(path, args)
         found = files.read(path)
+        if args.action == "delete":
+            files.remove(path)
+            print(path)
+            return 0
         for warning in found.warnings if args.action != "replay" else ():  # which tells them itself
             say(f"stagescope: {warning}")
         return {"show": _show, "replay": _replay, "watch": _watch, "export": _export}[args.action](found, args)
@@ -78,7 +83,7 @@ def _append(path: Path, args: argparse.Namespace) -> int:
             case "note":
                 recording.write({"event": "note", "note": args.text})
             case "name":
-                recording.write({"event": "name", "name": args.text.strip()})
+                recording.write(files.named(args.text))
             case "tag":
                 recording.write({"event": "tags", "tags": args.tags})
     finally:
@@ -91,7 +96,7 @@ def _replay(session: Session, args: argparse.Namespace) -> int:
     from stagescope.engine.local import LocalEngine
     from stagescope.sessions.replay import replay
 
-    found, failure = last(lambda: replay(session, LocalEngine(), _given(args)), args.quiet)
+    found, failure = last(lambda: replay(session, LocalEngine(), load_changes(args)), args.quiet)
     if failure:
         return fail(failure)
     if args.json:
@@ -101,17 +106,10 @@ def _replay(session: Session, args: argparse.Namespace) -> int:
     return 1 if found.differences else 0
 
 
-def _given(args: argparse.Namespace) -> dict[str, Any]:
-    """The fields of a Load that were given, to stand in place of the recorded ones."""
-    names = ("model", "device", "dtype", "threads", "bos", "memory")
-    given = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
-    return given | {name: True for name in ("chat", "offline") if getattr(args, name)}
-
-
 def _watch(session: Session, args: argparse.Namespace) -> int:
     from stagescope.watch import watch
 
-    return watch(session, _given(args))
+    return watch(session, load_changes(args))
 
 
 # ------------------------------------------------------------------------------------------------- export
@@ -159,7 +157,7 @@ def answer_at(session: Session, until: int, args: argparse.Namespace) -> Iterato
     if not asked:
         return
     step, engine, came = asked[-1], LocalEngine(), []
-    load = replace(step.load, **_given(args), cache=args.cache)
+    load = replace(step.load, **load_changes(args), cache=args.cache)
     yield from engine.answer(load)
     request = replace(step.request, part="whole") if isinstance(step.request, Read) else step.request
     for reply in engine.answer(request):
@@ -178,7 +176,7 @@ def _filmed(session: Session, until: int, extension: str, args: argparse.Namespa
     size = (args.width, args.height)
     try:
         if extension == "svg":
-            return asyncio.run(film.picture(session, until, *size))
-        return asyncio.run(film.cast(session, *size, progress.show))
+            return asyncio.run(film.picture(session, until, *size, other=load_changes(args)))
+        return asyncio.run(film.cast(session, *size, progress.show, other=load_changes(args)))
     finally:
         progress.clear()

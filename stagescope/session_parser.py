@@ -15,6 +15,7 @@ ACTIONS = {
     "note": "add a note",
     "name": "give one a name",
     "tag": "add tags",
+    "delete": "remove one from this machine",
 }
 KINDS = ".json .csv .html .svg .md .py .ipynb .parquet .safetensors .cast, or .jsonl: the session itself"
 TEXTS = {"note": ("text", "TEXT", None), "name": ("text", "NAME", None), "tag": ("tags", "TAG", "+")}

@@ -27,6 +27,8 @@ def event_words(event: Event) -> str:
             parts = [model.get(key) for key in ("name", "dtype", "device") if model.get(key) is not None]
             begins = {"session": "begun", "opened": "opened again", "model": "model"}[name]
             return _text(" ".join([begins, *map(str, parts)]))
+        case "schedule" if not isinstance(event.get("schedule"), str):
+            return "schedule: none that could be"
         case "schedule":
             how = {"start": "starts with", "change": "edit"}.get(str(event.get("how")), str(event.get("how")))
             return f"{_text(how)}: {_text(event.get('schedule') or 'the baseline')}"
@@ -99,15 +101,16 @@ def _started(session: Session) -> str:
 
 def sessions_table(sessions: Sequence[Session]) -> Table:
     table = Table(box=None, pad_edge=False, header_style="dim")
-    for name in ("session", "started", "model", "events", "notes", "name, tags", "last prompt and edit"):
+    for name in ("session", "model", "events", "notes", "name, tags"):
         table.add_column(name, justify="right" if name in ("events", "notes") else "left", no_wrap=True)
+    table.add_column(Text("last prompt and edit", no_wrap=True, overflow="ellipsis"))  # which alone gives way where the table is too wide
     for session in sessions:
         told = session_json(session)
         called = " ".join([told["name"], *(f"#{tag}" for tag in told["tags"])])
         last = " · ".join(part for part in (told["prompt"], told["schedule"]) if part)
-        begun, counts = told["started"][:16].replace("T", " "), (str(told["events"]), str(told["notes"]))
-        cells = (_text(session.id), begun, _short(told["model"], 24), *counts, _short(called, 30), _short(last, 70))
-        table.add_row(*map(Text, cells))
+        counts = (str(told["events"]), str(told["notes"]))
+        cells = (_text(session.id), _short(told["model"], 24), *counts, _short(called, 30))
+        table.add_row(*map(Text, cells), Text(_short(last, 100), no_wrap=True, overflow="ellipsis"))
     return table
 
 
@@ -141,7 +144,7 @@ def compared_json(session: Session, found: Compared) -> dict[str, Any]:
         "session": session.id,
         "answers": found.answers,
         "numbers": found.numbers,
-        "largest_difference": found.largest,
+        "largest_of_allowed": found.largest,
         "differences": [_difference_json(one) for one in found.differences],
         "remarks": list(found.remarks),
     }
@@ -165,8 +168,8 @@ def compared_text(session: Session, found: Compared, most: int) -> list[Text | T
     if not found.answers:
         return [*lines, Text(f"session {_text(session.id)}: it keeps no answer, there is nothing to compare")]
     if not found.differences:
-        largest = f"; the largest difference is {found.largest:.2g}" if found.largest else ""
-        return [*lines, Text(f"session {_text(session.id)}: {numbers} are as recorded{largest}")]
+        largest = f"; the largest difference is {100 * found.largest:.2g} % of what is allowed" if found.largest else ""
+        return [*lines, Text(f"session {_text(session.id)}: {numbers} agree with what was recorded{largest}")]
     table = Table(box=None, pad_edge=False, header_style="dim")
     for name in ("event", "what", "recorded", "now", "allowed"):
         table.add_column(name, justify="left" if name == "what" else "right", no_wrap=True)

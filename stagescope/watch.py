@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from textual.binding import Binding
 
 from stagescope import actions
 from stagescope.app import StageApp, run_app
 from stagescope.engine.client import ChildEngine
-from stagescope.engine.protocol import Engine, Load
+from stagescope.engine.protocol import Engine
 from stagescope.screens.player import Player
 from stagescope.sessions.files import Session
 
 
 class WatchApp(StageApp):
-    """A session watched. load: another model, device or dtype than the recorded ones."""
+    """A session watched. other: fields of Load in place of the recorded ones."""
 
     CSS_PATH = "screens/player.tcss"  # the player's bar stands on every screen
     # On the screens beside the stack too, whose own keys come first.
@@ -29,18 +30,18 @@ class WatchApp(StageApp):
         self,
         engine_factory: Callable[[], Engine],
         session: Session,
-        load: Load | None = None,
+        other: dict[str, Any] | None = None,
         ascii_only: bool = False,
         playing: bool = True,
     ):
         super().__init__(engine_factory)
-        self.explore = self.player = Player(session, load, ascii_only, playing)
+        self.explore = self.player = Player(session, other, ascii_only, playing)
 
     def action_player(self, name: str) -> None:
         getattr(self.player, f"action_{name}")()
 
 
-def watch(session: Session, load: Load | None = None, ascii_only: bool = False, mouse: bool = True) -> int:
+def watch(session: Session, other: dict[str, Any] | None = None, ascii_only: bool = False, mouse: bool = True) -> int:
     """Watch a session in this terminal to the end of the app. Gives the exit code."""
-    _, code = run_app(WatchApp(ChildEngine, session, load, ascii_only), mouse)
+    _, code = run_app(WatchApp(ChildEngine, session, other, ascii_only), mouse)
     return code

@@ -17,7 +17,8 @@ class Engine(FakeEngine):
     async def close(self):
         open({closed!r}, "w").close()
 
-app = StageApp(Engine, prompt="a secret prompt")
+from stagescope.sessions.events import begun
+app = StageApp(Engine, begun(prompt="a secret prompt"))
 {more}
 command, code = run_app(app)
 if command:

@@ -28,6 +28,7 @@ from stagescope.screens.similarity import SimilarityScreen
 from stagescope.screens.stages import StagesScreen
 from stagescope.screens.sweep import SweepScreen
 from stagescope.screens.widgets.line import Field, from_line, to_line
+from stagescope.sessions.events import begun
 
 PROMPT = "The Eiffel Tower is in"  # 6 tokens with the prefix in the fake's tokenizer
 HARMFUL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u202e\u200b]")
@@ -65,7 +66,8 @@ def reads(engine: FakeEngine) -> list[Read]:
 async def running(engine: FakeEngine | None = None, size=(80, 24), settle=True, prompt=PROMPT, **options):
     """(app, pilot, engine), by default with the reading and the census there."""
     engine = engine or FakeEngine()
-    app = StageApp(lambda: engine, prompt=prompt, **options)
+    first = {name: options.pop(name) for name in ("load", "schedule", "position", "lens") if name in options}
+    app = StageApp(lambda: engine, begun(prompt=prompt, **first), **options)
     async with app.run_test(size=size) as pilot:
         await until(pilot, lambda: app.screen is app.explore)
         if settle:
@@ -513,7 +515,7 @@ async def test_a_prompt_beyond_the_window_fails_and_is_mended():
 async def test_an_engine_that_died_is_started_again_with_everything_kept():
     engines = [FakeEngine(), FakeEngine()]
     waiting = iter(engines)
-    app = StageApp(lambda: next(waiting), prompt=PROMPT)
+    app = StageApp(lambda: next(waiting), begun(prompt=PROMPT))
     async with app.run_test(size=(100, 30)) as pilot:
         await until(pilot, lambda: app.screen is app.explore and app.explore.census)
         engines[0].failures[Read] = [Failure("died", "The engine was killed (signal 9).")]

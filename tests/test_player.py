@@ -130,7 +130,7 @@ async def test_it_says_what_differs(home):
 async def test_another_model_or_one_that_cannot_be_had_is_told_and_watched_all_the_same(home):
     events = [*EVENTS[:2], {"event": "schedule", "how": "change", "schedule": "drop 99"}, {"event": "model"}, *EVENTS[2:6]]
     events[3] |= {"load": None}
-    async with watching(session(home, events), load=Load("another")) as (player, pilot, engine):
+    async with watching(session(home, events), other={"model": "another"}) as (player, pilot, engine):
         assert engine.requests[0] == Load("another")
         await press(pilot, *["full_stop"] * 3)
         assert "drop 99 does not fit another" in unwrapped(pilot.app) and str(player.schedule) == ""
@@ -166,3 +166,18 @@ async def test_a_session_edited_by_hand_is_watched(home, events):
     async with watching(session(home, events), size=(60, 16), ascii_only=True) as (player, pilot, _):
         await press(pilot, "full_stop", "full_stop", "full_stop", "n", "$", "space")
         assert f"{len(events) + 1} of {len(events) + 1}" in drawn(pilot.app) or player.playing
+
+
+async def test_a_session_that_looked_at_heads_is_watched_with_its_bar(home):
+    events = [*EVENTS[:2], {"event": "screen", "screen": "heads"}, {"event": "end"}]
+    async with watching(session(home, events), size=(120, 40)) as (player, pilot, _):
+        await press(pilot, "full_stop", "full_stop", "full_stop")
+        assert pilot.app.screen.PLACE == "heads" and "4 of 5" in drawn(pilot.app)
+
+
+async def test_a_key_that_edits_says_why_it_does_not(home):
+    async with watching(session(home), size=(120, 40)) as (player, pilot, _):
+        for key in ("d", "u", "slash", "M", "C"):
+            await pilot.press(key)
+            await until(pilot, lambda: "a session that is watched is not edited" in drawn(pilot.app))
+            player._unsay()

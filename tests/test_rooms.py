@@ -118,3 +118,21 @@ main(sys.argv[1:])
     done = run(code, *words)
     assert done.returncode == 0 and done.stdout
     assert done.stderr.strip() == "imported: []"
+
+
+def test_no_screen_hides_what_textual_calls_on_it():
+    """A method called as one of Textual's own is called by it, or by who asks for the other."""
+    from textual.screen import Screen
+    from textual.widget import Widget
+
+    import stagescope.app
+    import stagescope.watch
+
+    meant = {"notify_style_update", "compose", "render", "focused", "check_action", "get_content_height", "get_content_width"}
+    for module in [module for name, module in sys.modules.items() if name.startswith("stagescope.screens")]:
+        for kind in [kind for kind in vars(module).values() if isinstance(kind, type) and kind.__module__ == module.__name__]:
+            base = Screen if issubclass(kind, Screen) else Widget if issubclass(kind, Widget) else None
+            if base is not None:
+                own = {name for name in vars(kind) if not name.isupper() and not name.startswith(("_", "on_", "can_focus"))}
+                hidden = {name for name in own & set(dir(base)) - meant if not name.startswith("action_")}
+                assert not hidden, f"{kind.__name__} hides {sorted(hidden)}"

@@ -6,6 +6,7 @@ import json
 import re
 import sys
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -71,7 +72,7 @@ async def test_a_reading_becomes_a_file_of_the_format_its_name_says(here):
         assert oct((here / "a.svg").stat().st_mode)[-3:] == "600"
         await pilot.press("e")
         await until(pilot, lambda: isinstance(app.screen, Ask))
-        assert app.screen.proposed.endswith(".svg")  # the format of the last one
+        assert app.screen.proposed.endswith(".json")  # as the last answer; a picture is no format of an answer
 
 
 async def test_what_exists_is_overwritten_only_when_asked(here):
@@ -251,8 +252,37 @@ async def test_nothing_is_there_yet():
     engine = FakeEngine()
     engine.gates[Read] = asyncio.Event()
     async with running(engine, settle=False, size=(160, 40)) as (app, pilot, _):
-        for key in "ey":
-            await pilot.press(key)
-            if key == "y":
-                await pilot.press("r")
-            await until(pilot, lambda: "nothing is there yet to be" in drawn(app))
+        await pilot.press("e")
+        await until(pilot, lambda: "not there to its end yet: e when it is" in drawn(app))
+        await pilot.press("y", "r")
+        await until(pilot, lambda: "there is no row here to be copied" in drawn(app))
+
+
+async def test_a_reading_that_is_not_read_to_its_end_is_not_exported(here):
+    """The chosen position comes first: its means would be of one token."""
+    async with running(prompt="The Eiffel Tower is in the city", size=(160, 40)) as (app, pilot, _):
+        whole = app.explore.reading
+        part = replace(whole, positions=whole.positions[-1:])
+        app.explore.reading = part
+        await pilot.press("e")
+        await until(pilot, lambda: "not there to its end yet" in drawn(app))
+        app.explore.reading = whole
+        await pilot.press("e")
+        await until(pilot, lambda: isinstance(app.screen, Ask))
+
+
+async def test_a_picture_does_not_tell_where_the_last_file_went(here):
+    async with running(size=(160, 40)) as (app, pilot, _):
+        await export(pilot, "a.json")
+        await written(pilot, here / "a.json")
+        await export(pilot, "a.svg")
+        assert "written to" not in await written(pilot, here / "a.svg")
+
+
+async def test_every_screen_copies_the_command_that_prints_it(here):
+    async with running(schedule="drop 2", size=(160, 40)) as (app, pilot, _):
+        await pilot.press("f")
+        await until(pilot, lambda: isinstance(app.screen, LensScreen) and app.screen.answer() is not None)
+        await pilot.press("y", "y")
+        await until(pilot, lambda: app.screen.PLACE == "lens" and app.clipboard.startswith("stagescope lens"))
+        assert re.fullmatch(r"stagescope lens --edit 'drop 2' --position 5 --follow .+ 'The Eiffel Tower is in'", app.clipboard)

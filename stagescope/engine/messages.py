@@ -32,7 +32,8 @@ class EngineError(Exception):
     """A Failure on its way: raised in the engine, sent as the reply, raised again by the Python door."""
 
     def __init__(self, kind: str, message: str, hint: str = ""):
-        super().__init__(f"{message} {hint}".strip())
+        apart = "\n" if "\n" in hint else " "  # a place is marked by carets below it
+        super().__init__(f"{message}{apart}{hint}".strip())
         self.failure = Failure(kind, message, hint)
 
 

@@ -45,11 +45,11 @@ from stagescope.engine.tokens import Token
 from stagescope.history import History
 from stagescope.screens import words
 from stagescope.screens.asking import Asking, Chosen
-from stagescope.screens.deck import Deck, DeckEffect
+from stagescope.screens.deck import DeckEffect
 from stagescope.screens.edits import shape
 from stagescope.screens.explore_beside import EMPTY, ExploreBeside
 from stagescope.screens.explore_jobs import ExploreJobs
-from stagescope.screens.explore_keys import VIEWS, ExploreKeys
+from stagescope.screens.explore_keys import ExploreKeys
 from stagescope.screens.frame import SMALLEST
 from stagescope.screens.recording import Recording, opened
 from stagescope.screens.rows import Row, rows, with_direct
@@ -59,7 +59,7 @@ from stagescope.screens.widgets.detail import effect_line, row_line
 from stagescope.screens.widgets.line import Field, Line, PromptField, ScheduleField
 from stagescope.screens.widgets.stack import Stack
 from stagescope.screens.widgets.tokens import TokenStrip
-from stagescope.sessions.events import fold
+from stagescope.sessions.events import State
 from stagescope.sessions.files import Session
 from stagescope.text import printable
 
@@ -81,28 +81,17 @@ class Explore(ExploreKeys, ExploreBeside, ExploreJobs, Recording, Sharing):
 
     def __init__(
         self,
-        load: Load,
-        prompt: str,
-        schedule: str = "",
-        position: int = -1,
-        lens: str = "standard",
+        state: State,
         models: Callable[[], Sequence[tuple[str, str, bool]]] = tuple,
         ascii_only: bool = False,
         record: bool = False,
         resumed: Session | None = None,
     ):
-        """record: into a session of its own, or into the one `resumed`, whose last state is gone back to."""
+        """state: what is looked at at first. record: into a session of its own, or into the one `resumed`."""
         super().__init__()
-        self.load, self.models = load, models
-        # what is wanted
-        self.prompt = prompt
-        self.history = History(parse(schedule))
-        self.at = position  # negative counts from the end, so that it follows the prompt as it is typed
-        self.lens = lens
-        self.tracked: int | None = None
-        self.tracked_text = ""
+        self.load, self.models = state.load, models
+        # what is wanted, beside what `look_at` sets
         self.census_wanted = True
-        self.deck = Deck()
         self.swept = ""  # the prompt that `w` was pressed on
         self.to_pin = ""  # the prompt that `p` was pressed on before it was read
         self.declined: dict[str, TakeSweep] = {}  # job -> what was cancelled or failed: not asked again by itself
@@ -126,7 +115,6 @@ class Explore(ExploreKeys, ExploreBeside, ExploreJobs, Recording, Sharing):
         self.overdue_timer = None
         self.schedule_error: ScheduleError | None = None
         self.stack_rows: list[Row] = []
-        self.view, self.column = VIEWS[0], "norms"
 
         # what is drawn; kept here, as a reply may still come while the screen is taken down
         self.small, self.header, self.effect = Line("small"), Line("header"), Line("effect")
@@ -135,8 +123,7 @@ class Explore(ExploreKeys, ExploreBeside, ExploreJobs, Recording, Sharing):
         self.token_strip = TokenStrip(id="tokens", ascii_only=ascii_only)
 
         self.records, self.goes_on, self.session_name = record, resumed, resumed.name if resumed else ""
-        if resumed is not None:
-            self.look_at(fold(resumed.events))
+        self.look_at(state)
 
     def compose(self) -> ComposeResult:
         self.prompt_field = PromptField(self.prompt, id="prompt")  # an Input needs its app to be made
@@ -153,7 +140,7 @@ class Explore(ExploreKeys, ExploreBeside, ExploreJobs, Recording, Sharing):
 
     def on_mount(self) -> None:
         if self.goes_on is not None:
-            self.say(opened(self.goes_on))
+            self.say(opened(self.goes_on, self.records))
         self.start()
 
     @property
@@ -170,8 +157,8 @@ class Explore(ExploreKeys, ExploreBeside, ExploreJobs, Recording, Sharing):
         return min(max(self.at if self.at >= 0 else n + self.at, 0), n - 1)
 
     def answer(self) -> Answer | None:
-        """The reading that the stack shows."""
-        if self.reading is None or self.answered is None:
+        """The reading that the stack shows, once it is read to the end."""
+        if not self.is_complete():
             return None
         return Answer(self.load, self.reading.model, self.answered, (self.reading,), self.position(self.reading))
 
@@ -180,9 +167,6 @@ class Explore(ExploreKeys, ExploreBeside, ExploreJobs, Recording, Sharing):
         row = self.stack.row_at_cursor()
         where = {"position": self.position(self.reading), "depth": row.depth if row else None}
         return where, "kl_nats" if self.view == "delta" else "top1"
-
-    def more_to_copy(self) -> dict[str, str]:
-        return {"y": "command"}
 
     def copied(self, what: str) -> str | None:
         return self.command() if what == "command" else super().copied(what)

@@ -79,7 +79,7 @@ class ExploreBeside(Frame):
         """Keep this reading as side A; with one kept, open the two. On the same again: drop it."""
         here, told = self.answer(), self.told_alike
         self.told_alike = None
-        if here is None or not self.is_complete():
+        if here is None:
             self.say("this is not read to the end yet: C when it is")
         elif self.side_a is None:
             self.side_a = here

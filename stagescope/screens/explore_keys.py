@@ -361,10 +361,10 @@ class ExploreKeys(Frame):
     def action_quit(self) -> None:
         running = [name for name in ("load", "census") if name in self.jobs]
         slow = self.info is not None and self.info.load_seconds > SLOW_LOAD
-        if not running and not slow:
+        if not running and not slow and not self.is_filming():
             self.app.leave()
             return
-        stages = " and ".join(words.stage(self.jobs[name][1]) for name in running)
+        stages = " and ".join([*(["the film"] if self.is_filming() else []), *(words.stage(self.jobs[name][1]) for name in running)])
         why = stages or f"{printable(self.info.name)} took {self.info.load_seconds:.0f} s to load"
         lost = " would be lost" if stages else ""
         question = f"Quit? {why[0].upper()}{why[1:]}{lost}. y or q quits, n goes on."

@@ -137,7 +137,7 @@ class HeadsScreen(Asking):
         """Layer and head under the cursor."""
         return self.at or self.order()[0]
 
-    def query(self, found: HeadPattern) -> int:
+    def looked_from(self, found: HeadPattern) -> int:
         """The position looked at, as an index."""
         n_tokens = len(found.tokens)
         position = self.position if self.position >= 0 else n_tokens + self.position
@@ -200,7 +200,7 @@ class HeadsScreen(Asking):
         if self.latest is None:
             self.say("the tokens are not known yet")
             return
-        self.position = min(max(self.query(self.latest) + by, 0), len(self.latest.tokens) - 1)
+        self.position = min(max(self.looked_from(self.latest) + by, 0), len(self.latest.tokens) - 1)
         self.draw_after_keys()
 
     def action_view(self, view: str = "") -> None:
@@ -253,14 +253,14 @@ class HeadsScreen(Asking):
         self.picture.show(self._pattern(found))
         lines = [wrapped(heads_words.told(scores, *self.chosen, glyphs), width, DETAIL - 1, glyphs)]
         if found:
-            lines.append(Content(fit(heads_words.looks(found, self.query(found), glyphs), width, self.ascii_only)))
+            lines.append(Content(fit(heads_words.looks(found, self.looked_from(found), glyphs), width, self.ascii_only)))
         self.detail.show(Content("\n").join(lines))
         self.draw_status()
 
     def body_height(self) -> int:
         """Lines of the panes; a long remark in the status line takes some."""
-        height = self.size.height - AROUND
-        return max(min(height, self.table.parent.size.height or height), 1)
+        height, panes = self.size.height - AROUND, self.table.parent  # none before it is mounted
+        return max(min(height, (panes and panes.size.height) or height), 1)
 
     def _table(self, scores: HeadScores | None) -> Content:
         order, width = self.order(), self.size.width
@@ -283,7 +283,7 @@ class HeadsScreen(Asking):
         if found is None and why:
             return lambda width, height: Text(textwrap.fill(why, width))
         drawn = found or self.latest
-        return drawn and partial(heads_words.pattern, drawn, self.query(drawn), drawn is found, glyphs=self.glyphs)
+        return drawn and partial(heads_words.pattern, drawn, self.looked_from(drawn), drawn is found, glyphs=self.glyphs)
 
     def idle_keys(self) -> set[str]:
         return super().idle_keys() | ({"rest"} if self.pause else set())

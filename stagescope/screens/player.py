@@ -5,14 +5,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
-from textual import on
+from textual import events, on
 from textual.app import ComposeResult
 from textual.content import Content
 
 from stagescope import actions
 from stagescope.answers import collected
-from stagescope.engine.protocol import Load, ModelInfo, Read, Reply, Request
+from stagescope.engine.protocol import ModelInfo, Read, Reply, Request
 from stagescope.engine.schedule import ScheduleError, parse, resolve
 from stagescope.screens import player_words
 from stagescope.screens.asking import Asking, Chosen
@@ -35,15 +36,22 @@ NOT_SHOWN = "compare"  # its side A is a reading of before, which the events do 
 ONLY_WATCHED = "a session that is watched is not edited: stagescope --session goes on with it"
 
 
+EDITS = {key for action in actions.of("explore") for key in action.keys} - {
+    key for action in actions.of("player") for key in action.keys
+}
+
+
 class Player(Explore, inherit_bindings=False):
     """The explore screen, led by a session. It records nothing, and the keys that edit are not there."""
 
     PLACE = "player"
     BINDINGS = actions.bindings(PLACE, priority=True)
 
-    def __init__(self, session: Session, load: Load | None = None, ascii_only: bool = False, playing: bool = True):
-        """load: another model, device or dtype than the recorded ones, for all of the session."""
-        self.events, self.other = session.events, load
+    def __init__(
+        self, session: Session, other: dict[str, Any] | None = None, ascii_only: bool = False, playing: bool = True
+    ):
+        """other: fields of Load in place of the recorded ones, for all of the session."""
+        self.events, self.other = session.events, other or {}
         self.steps = {step.event: step for step in replay.steps(session) if isinstance(step, replay.Step)}
         self.asked = {repr(step.request) for step in self.steps.values()}
         self.came: dict[str, short.Numbers] = {}  # one of `asked` that came whole -> its numbers
@@ -56,8 +64,7 @@ class Player(Explore, inherit_bindings=False):
         self.judged, self.verdict = (), ""  # what the verdict was found from, and it
         self.bar = Line("player")
         state = self.state_of(self.done)
-        super().__init__(state.load, state.prompt, ascii_only=ascii_only)
-        self.look_at(state)
+        super().__init__(state, ascii_only=ascii_only)
 
     def compose(self) -> ComposeResult:
         *above, footer = super().compose()
@@ -75,7 +82,7 @@ class Player(Explore, inherit_bindings=False):
     def state_of(self, done: int) -> State:
         """What is looked at when so many events are behind."""
         state = fold(self.events[:done], self.opened_with)
-        return state if self.other is None else replace(state, load=self.other)
+        return replace(state, load=replace(state.load, **self.other))
 
     def go_to(self, done: int) -> None:
         """Look at what the session looked at after so many events, of which there is one at least."""
@@ -134,6 +141,11 @@ class Player(Explore, inherit_bindings=False):
     def _point_chosen(self, screen: Asking, chosen: Chosen | None) -> None:
         super()._point_chosen(screen, None)
         if chosen is not None:
+            self.say(ONLY_WATCHED)
+
+    def on_key(self, event: events.Key) -> None:
+        """A key of the stack that is not the player's."""
+        if {event.key, event.character} & EDITS:
             self.say(ONLY_WATCHED)
 
     @on(Stack.Pressed)

@@ -14,14 +14,15 @@ from textual.content import Content
 from stagescope import report
 from stagescope.answers import collected
 from stagescope.engine.protocol import MapStages, ModelInfo, Read, Reading, Reply, Request
-from stagescope.history import again
+from stagescope.history import History, again
 from stagescope.screens.ask import Ask
 from stagescope.screens.deck import Deck
 from stagescope.screens.explore_keys import COLUMNS, VIEWS
 from stagescope.screens.frame import Frame
+from stagescope.screens.sharing import NOT_RECORDED
 from stagescope.screens.widgets.line import Field
 from stagescope.sessions import files, short
-from stagescope.sessions.events import Event, State, changes, plain
+from stagescope.sessions.events import Event, State, changes, fold, plain
 from stagescope.sessions.files import SessionError
 from stagescope.text import printable
 
@@ -81,10 +82,16 @@ class Recording(Frame):
             self.read()
 
     def look_at(self, state: State) -> None:
-        """What is wanted becomes this; who calls draws and asks. The model and the other screens stay as they are."""
-        self.prompt, self.at, self.lens = state.prompt, state.position, state.lens
-        self.history = again(state.schedules)
-        self.tracked, self.tracked_text = state.tracked, state.tracked_text
+        """What is wanted becomes this; who calls draws and asks. The model and the other screens stay as they are.
+
+        Raises ScheduleError for a schedule that is wrong whatever the model.
+        """
+        self.prompt: str = state.prompt
+        self.history: History = again(state.schedules)
+        self.at: int = state.position  # negative counts from the end, so that it follows the prompt as it is typed
+        self.lens: str = state.lens
+        self.tracked: int | None = state.tracked
+        self.tracked_text: str = state.tracked_text
         self.deck = Deck(state.deck, state.guest)
         self.set_class(bool(self.deck.prompts), "-deck")
         self.view = state.view if state.view in VIEWS else VIEWS[0]
@@ -102,10 +109,14 @@ class Recording(Frame):
         try:
             if again_ is not None:
                 self.session = files.go_on(again_.path, self.load, info)
-                self.recorded = self.state()
+                was = fold(again_.events)  # since when a prompt or an edit may have been given
+                given = {name: getattr(was, name) for name in ("prompt", "schedules", "lens", "position")}
+                self.recorded = replace(self.state(), **given)
+                self.record_changes(rests=True)
                 return
         except SessionError as error:
-            self.say(f"{error}; this is recorded as another session")
+            self.session_name = ""
+            self.say(f"{error}: this is recorded as another session")
         try:
             self.session = files.begin(self.load, info)
             self.recorded = State(load=self.load, prompt="")
@@ -139,9 +150,9 @@ class Recording(Frame):
                 self.resting.stop()
             self.resting = self.set_timer(REST, self._rest)
             return
-        for event in changes(self.recorded, now):
+        before, self.recorded = self.recorded, now  # first: a write that fails is told, and what draws that comes here
+        for event in changes(before, now):
             self.record(event)
-        self.recorded = now
 
     def _rest(self) -> None:
         """The cursor rests: where it stands is written, with the numbers that stand there."""
@@ -150,12 +161,12 @@ class Recording(Frame):
         now, reading = self.state(), self.reading
         self.resting = None
         moved = replace(self.recorded, position=now.position, row=now.row)
-        for event in changes(self.recorded, moved):
+        before, self.recorded = self.recorded, moved
+        for event in changes(before, moved):
             at = (self.answered, self.position(reading))
             if reading is not None and self.is_complete() and at != self.numbered:
                 event, self.numbered = {**event, "numbers": short.of_position(reading, at[1])}, at
             self.record(event)
-        self.recorded = moved
         self.draw_status()
 
     def record_model(self, info: ModelInfo) -> None:
@@ -211,7 +222,7 @@ class Recording(Frame):
 
     def action_note(self) -> None:
         if self.session is None:
-            self.say("not recorded: without --no-record a note is kept in the session")
+            self.say(f"there is no note: {NOT_RECORDED}")
         else:
             question = "Note, kept in the session; words that begin with # are tags. Enter, or esc."
             self.app.push_screen(Ask(question), self._noted)
@@ -230,22 +241,29 @@ class Recording(Frame):
 
     def action_name(self) -> None:
         if self.session is None:
-            self.say("not recorded: without --no-record a session has a name")
+            self.say(f"there is no name: {NOT_RECORDED}")
             return
         question = f"Name of the session {self.session.id}? Enter, or esc."
         self.app.push_screen(Ask(question, self.session_name), self._named)
 
     def _named(self, name: str | None) -> None:
         if name and name.strip():
-            self.session_name = name.strip()
-            self.record({"event": "name", "name": self.session_name})
+            try:
+                event = files.named(name)
+            except SessionError as error:
+                self.say(str(error))
+                return
+            self.record(event)
+            self.session_name = event["name"]
             self.say(f"the session {self.session.id} is called {printable(self.session_name)}")
             self.draw_status()
 
 
-def opened(session: files.Session) -> str:
+def opened(session: files.Session, goes_on: bool) -> str:
     """What is said of a session that was opened again."""
-    more = f"; {len(session.warnings)} lines could not be read" if session.warnings else ""
-    return f"session {printable(session.name or session.id)} goes on{more}"
+    n = len(session.warnings)
+    more = f"; {n} line{'s' if n > 1 else ''} could not be read" if n else ""
+    name = printable(session.name or session.id)
+    return f"session {name} goes on{more}" if goes_on else f"as session {name} left it{more}; {NOT_RECORDED}"
 
 

@@ -17,7 +17,7 @@ from textual.worker import Worker
 from stagescope import paths
 from stagescope.answers import Answer, as_numbers
 from stagescope.engine.protocol import Progress
-from stagescope.exports import formats, svg_file
+from stagescope.exports import again, formats, svg_file
 from stagescope.exports.formats import FORMATS, ExportError
 from stagescope.screens import words
 from stagescope.screens.ask import Ask, Choose, Confirm
@@ -26,7 +26,8 @@ from stagescope.text import printable
 
 # Characters after the base64 that OSC 52 takes at most: what xterm keeps; others take more, none says so.
 MOST_COPIED = 74_994
-SIZES = {2**20: "MB", 2**10: "kB"}
+SIZES = {2**20: "MiB", 2**10: "KiB"}
+NOT_RECORDED = "nothing is recorded (--no-record, STAGESCOPE_RECORD or config.toml says so)"
 FILM = (sys.executable, "-m", "stagescope.film")
 
 
@@ -34,7 +35,7 @@ class Sharing(Frame):
     """Of a screen that has `answer` and `under_cursor`. Files are written by the app, which outlives the screen."""
 
     # Of all screens together:
-    extension = "html"  # of the last export, proposed for the next
+    extension = "html"  # of the last answer that was written, proposed for the next
     filming: Worker | None = None
 
     def answer(self) -> Answer | None:
@@ -51,7 +52,7 @@ class Sharing(Frame):
         """Ask for a file name, which says the format, and write it. extension: the one that is proposed."""
         answer = self.answer()
         if answer is None:
-            self.say("nothing is there yet to be exported")
+            self.say("what is looked at is not there to its end yet: e when it is")
             return
         proposed = formats.default_name(answer, extension or Sharing.extension)
         known = " ".join(f".{format.extension}" for format in FORMATS)
@@ -63,11 +64,13 @@ class Sharing(Frame):
             return
         path = Path(name.strip()).expanduser().absolute()
         try:
-            Sharing.extension = formats.format_of(path).extension
+            format = formats.format_of(path)
         except ExportError as error:
             self.say(str(error))
             return
 
+        if format.module:
+            Sharing.extension = format.extension
         if path.is_file():
             question = f"{printable(str(path))} exists. Overwrite it? y or n."
             self.app.push_screen(Confirm(question), lambda yes: self._begin_file(answer, path, True) if yes else None)
@@ -77,12 +80,12 @@ class Sharing(Frame):
     def _begin_file(self, answer: Answer, path: Path, overwrite: bool) -> None:
         extension = formats.format_of(path).extension
         if extension == "cast":
-            if Sharing.filming is not None:
+            if self.is_filming():
                 self.say("a film is being made already: esc cancels it")
                 return
             make = partial(self._film, path)
-        elif extension == "svg":  # now: the screen goes on
-            make = partial(asyncio.to_thread, svg_file.clean, self.app.export_screenshot(title="stagescope"))
+        elif extension == "svg":
+            make = self._picture
         else:  # in a thread: a reading of a long prompt takes a second, as does importing what writes Parquet
             make = partial(asyncio.to_thread, formats.render, answer, extension)
         work = self.app.run_worker(self._write_file(make, path, extension, overwrite))
@@ -115,11 +118,19 @@ class Sharing(Frame):
         if shown:
             shown[-1].say(note)
 
+    async def _picture(self) -> bytes:
+        """The screen, without a remark that has nothing to do with it: where the last file went."""
+        self._unsay()
+        drawn = asyncio.Event()
+        self.call_after_refresh(drawn.set)
+        await drawn.wait()
+        return svg_file.clean(self.app.export_screenshot(title="stagescope"))
+
     async def _film(self, path: Path) -> bytes:
         """The session so far, played again by a process of its own; escape ends it."""
         session = getattr(getattr(self.app, "explore", None), "session", None)
         if session is None:
-            raise ExportError("nothing is recorded, so there is no film of it: without --no-record there is")
+            raise ExportError(f"there is no film: {NOT_RECORDED}")
         made = path.with_name(f".{path.name}.{os.getpid()}.cast")
         asked = (str(session.path), str(made), str(self.size.width), str(self.size.height))
         pipes = dict.fromkeys(("stdout", "stderr"), asyncio.subprocess.PIPE)
@@ -140,9 +151,12 @@ class Sharing(Frame):
             said.cancel()
             made.unlink(missing_ok=True)
 
+    def is_filming(self) -> bool:
+        return Sharing.filming is not None
+
     def cancel_film(self) -> bool:
         """Whether there was one to end."""
-        if Sharing.filming is None:
+        if not self.is_filming():
             return False
         Sharing.filming.cancel()
         self.say("no film is made")
@@ -151,24 +165,22 @@ class Sharing(Frame):
     # ------------------------------------------------------------------------------------------------ copy
 
     def action_copy(self) -> None:
-        """Ask what: a cell, the row, the table. Says where it went."""
-        choices = {"c": "cell", "r": "row", "t": "table"} | self.more_to_copy()
+        """Ask what: a cell, the row, the table, the command that prints it. Says where it went."""
+        choices = {"c": "cell", "r": "row", "t": "table", "y": "command"}
         self.app.push_screen(Choose("Copy", choices), self._copy)
-
-    def more_to_copy(self) -> dict[str, str]:
-        """Key -> what else there is."""
-        return {}
 
     def _copy(self, what: str | None) -> None:
         if what is not None:
             text = self.copied(what)
-            self.say(send(self.app, what, text) if text is not None else "nothing is there yet to be copied")
+            self.say(send(self.app, what, text) if text else f"there is no {what} here to be copied")
 
     def copied(self, what: str) -> str | None:
         """Tab-separated; the table with its header. None where there is nothing."""
         answer = self.answer()
         if answer is None:
             return None
+        if what == "command":
+            return again.command(answer)
         numbers = as_numbers(answer)
         if what == "table":
             return "\n".join(map(_line, [numbers.columns, *numbers.rows]))

@@ -68,6 +68,13 @@ class State:
         return self.schedules[-1][1]
 
 
+def begun(
+    load: Load = Load(), prompt: str = DEFAULT_PROMPT, schedule: str = "", position: int = -1, lens: str = "standard"
+) -> State:
+    """What is looked at where nothing has been done yet. Raises ScheduleError."""
+    return State(load, prompt, (("start", str(parse(schedule))),), lens=lens, position=position)
+
+
 # Event -> the fields of State that it carries, under the same names. The schedule's log and the load stand apart.
 CARRIED = {
     "prompt": ("prompt",),

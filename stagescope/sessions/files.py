@@ -26,6 +26,7 @@ from stagescope.text import printable
 
 SUFFIX = ".jsonl"
 LONGEST = 16 * 2**20  # bytes of a line: a reading of 2,000 tokens and 100 layers has about 100 KB
+LONGEST_NAME = 100
 MOST_WARNINGS = 20
 _KNOWN = {*CARRIED, *SYNCED, "model", "schedule", "reading"}
 _BEGIN = b'{"event": "session"'
@@ -57,11 +58,13 @@ class Recording:
     def write(self, event: Event) -> None:
         """Append one event with its time; synced to the disk as well if it is one of SYNCED.
 
-        Raises SessionError (a full disk): what is left is written before the next event.
+        Raises SessionError (a full disk, a file that was removed): what is left is written before the next event.
         """
         event = {"event": event["event"], "t": round(time.monotonic() - self.began, 3), **event}
         self.worth_keeping = self.worth_keeping or _is_done_by_someone(event)
         self.left += json.dumps(event, allow_nan=False).encode() + b"\n"
+        if not os.fstat(self.descriptor).st_nlink:  # 1 us
+            raise SessionError(f"the file of the session was removed: {printable(str(self.path))}")
         try:
             while self.left:
                 self.left = self.left[os.write(self.descriptor, self.left) :]
@@ -145,8 +148,7 @@ def _held(path: Path, flags: int) -> Recording:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
         os.close(descriptor)
-        what = f"the session {printable(path.stem)} is open in another process"
-        raise SessionError(f"{what}: close it there, or begin another") from error
+        raise SessionError(f"the session {printable(path.stem)} is open in another process") from error
     return Recording(path, descriptor)
 
 
@@ -155,6 +157,27 @@ def _folder() -> Path:
         return paths.private_dir(paths.data_dir() / "sessions")
     except paths.PathError as error:
         raise SessionError(f"no session can be kept: {error}") from error
+
+
+def named(name: str) -> Event:
+    """The event that gives a session a name. Raises SessionError for one by which it could not be found."""
+    name = name.strip()
+    if name == "last":
+        raise SessionError("last is the latest session: choose another name")
+    if len(name) > LONGEST_NAME:
+        raise SessionError(f"a name of {len(name):,} characters is too long: {LONGEST_NAME} at most")
+    return {"event": "name", "name": name}
+
+
+def remove(path: Path) -> None:
+    """Raises SessionError when another process holds it."""
+    recording = held(path)
+    try:
+        path.unlink()
+    except OSError as error:
+        raise SessionError(f"cannot remove the session {printable(str(path))} ({error.strerror})") from error
+    finally:
+        recording.let_go()
 
 
 # ------------------------------------------------------------------------------------------------- reading

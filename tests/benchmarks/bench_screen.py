@@ -19,7 +19,8 @@ from test_terminal import Terminal  # noqa: E402
 
 from stagescope.app import StageApp  # noqa: E402
 from stagescope.engine.client import ChildEngine  # noqa: E402
-from stagescope.engine.protocol import DEFAULT_PROMPT, Load  # noqa: E402
+from stagescope.engine.protocol import Load  # noqa: E402
+from stagescope.sessions.events import State  # noqa: E402
 
 QUIET = 0.25  # seconds without output that end an answer to a key
 MOVES = 40
@@ -95,7 +96,7 @@ def in_a_terminal() -> None:
 
 
 async def event_loop_lag() -> None:
-    app = StageApp(ChildEngine, Load(cache=False), DEFAULT_PROMPT)
+    app = StageApp(ChildEngine, State(Load(cache=False)))
     async with app.run_test(size=(120, 40)) as pilot:
         while "census" not in app.explore.jobs:
             await pilot.pause(0.1)
