@@ -52,11 +52,24 @@ class Numbers(NamedTuple):
     rows: list[tuple[Any, ...]]
 
 
+# Columns that may have no value at all, and what one would be; of others it would be a float.
+_EMPTY = {
+    **dict.fromkeys(("tracked", "followed", "name", "note", "token", "prompt", "kind", "variant", "promoted", "suppressed"), str),
+    **dict.fromkeys(("depth", "layer", "head", "position", "stage", "index", "size", "rank", "sign"), int),
+    **dict.fromkeys(("tracked_id", "followed_id", "tracked_rank", "baseline_depth", "other_depth", "query", "key"), int),
+    **dict.fromkeys(("top1_same", "effect_top1_same"), bool),
+}
+
+
 def types(numbers: Numbers) -> tuple[type, ...]:
-    """Of each column: bool, int, float or str; float where it has no value at all."""
-    found = [{type(value) for value in column} - {type(None)} for column in zip(*numbers.rows, strict=True)]
-    found = found or [set()] * len(numbers.columns)
-    return tuple(next((kind for kind in (str, float, int, bool) if kind in of), float) for of in found)
+    """Of each column: bool, int, float or str. A column has one type, whatever a model had to say."""
+    columns = list(zip(*numbers.rows, strict=True)) or [()] * len(numbers.columns)
+    found = []
+    for name, column in zip(numbers.columns, columns, strict=True):
+        kinds = {type(value) for value in column} - {type(None)}
+        empty = _EMPTY.get(name.removesuffix("_a").removesuffix("_b"), float)
+        found.append(next((kind for kind in (str, float, int, bool) if kind in kinds), empty))
+    return tuple(found)
 
 
 def of_reading(reading: Reading) -> Numbers:

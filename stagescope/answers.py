@@ -271,7 +271,7 @@ _KINDS: dict[type, _Told] = {
     ),
     Comparison: _Told(
         lambda a: _of_two(a.last),
-        lambda a: compare_report.comparison_json(a.last),
+        lambda a: compare_report.comparison_json(a.last, a.position),
         lambda a, width: compare_report.comparison_text(a.last, a.position, width),
         lambda a: Numbers(*compare_report.comparison_numbers(a.last)),
     ),

@@ -150,7 +150,7 @@ class Model:
         self,
         *prompts: str,
         kinds: str | Iterable[str] = ("drop", "swap"),
-        schedules: Iterable[str] = (),
+        schedules: str | Iterable[str] = (),
         position: int = -1,
         tracked: str | int | None = None,
         layer: int | None = None,
@@ -162,9 +162,8 @@ class Model:
         this layer alone. Each measure of a Sweep is [S schedules, T]: kl_nats, top1_same, entropy_change_bits,
         loss_change_nats, tracked_rank, tracked_p.
         """
-        chosen = (kinds,) if isinstance(kinds, str) else tuple(kinds)
-        lines = tuple(map(str, schedules))
-        answer = self.ask(TakeSweep(prompts, chosen, lines, position, self._token(tracked), layer))
+        asked = TakeSweep(_prompts(prompts), _several(kinds), _several(schedules), position, self._token(tracked), layer)
+        answer = self.ask(asked)
         found = Sweeps(reply for reply in answer.replies if isinstance(reply, Sweep))
         found._asked = answer
         return found
@@ -174,7 +173,7 @@ class Model:
         file: File,
         *,
         kinds: str | Iterable[str] = ("drop", "swap"),
-        schedules: Iterable[str] = (),
+        schedules: str | Iterable[str] = (),
         tokens: int | None = None,
         window: int = 512,
         layer: int | None = None,
@@ -185,8 +184,8 @@ class Model:
         tokens: stop when so many were scored. window: tokens a document is cut at. Interrupted and asked again it goes on
         where it was.
         """
-        chosen = (kinds,) if isinstance(kinds, str) else tuple(kinds)
-        return self._last(SweepCorpus(_file(file), chosen, tuple(map(str, schedules)), tokens, window, layer), CorpusSweep)
+        asked = SweepCorpus(_file(file), _several(kinds), _several(schedules), tokens, window, layer)
+        return self._last(asked, CorpusSweep)
 
     def census(self) -> Census:
         """Prediction and suppression neurons of every layer, from the weights: [L] counts and [L, M] of each neuron."""
@@ -287,12 +286,15 @@ class Model:
         repr of a request is Python that makes it again."""
         if isinstance(request, Load):
             raise EngineError("usage", "this is a loaded model.", "Load another with stagescope.load.")
+        if not isinstance(request, Request):
+            what = type(request).__name__
+            raise EngineError("usage", f"a {what} is no request.", 'Ask for one of the protocol: ss.Read("...").')
         engine = self._open()
         replies = collected(list(_replies((engine,), engine.answer(request), self.progress)))
-        for reply in replies[:-1]:
-            _with(reply, Answer(self._load, engine.info, request, (reply,)))
-        answer = Answer(self._load, engine.info, request, replies, getattr(request, "position", -1))
-        _with(answer.last, answer)
+        answer = Answer(self._load, engine.info, request, replies, _position(request))
+        for reply in replies:  # what rests on others is told with them; a sweep by itself, Sweeps tell all
+            alone = reply is not answer.last or isinstance(reply, Sweep)
+            _with(reply, replace(answer, replies=(reply,)) if alone else answer)
         return answer
 
     def close(self) -> None:
@@ -326,6 +328,8 @@ class Model:
         return found
 
     def _token(self, token: str | int | None) -> int | None:
+        if token == "":
+            raise EngineError("usage", "an empty text is no token.", "Give the text of one, or its id.")
         return self.ask(FindToken(token)).last.id if isinstance(token, str) else token
 
     def _tokens(self, tokens: str | int | Iterable[str | int]) -> tuple[int, ...]:
@@ -349,6 +353,8 @@ def _replies(engines: Sequence[LocalEngine], asked: Iterable[Reply], progress: T
                     tell(reply)
                 else:
                     yield reply
+                for engine in engines:  # loading does not look by itself
+                    engine.checkpoint()
     finally:
         shown.clear()
 
@@ -386,6 +392,10 @@ def _interruptible(engines: Sequence[LocalEngine]) -> Iterator[None]:
     checkpoint()  # it came after the last block
 
 
+def _position(request: Request) -> int:
+    return request.a.position if isinstance(request, TakeComparison) else getattr(request, "position", -1)
+
+
 def _with(reply: Found, answer: Answer) -> Found:
     """The reply, which from now on tells itself as part of this answer."""
     if isinstance(reply, Told):
@@ -393,13 +403,28 @@ def _with(reply: Found, answer: Answer) -> Found:
     return reply
 
 
+def _several(words: str | Iterable[str]) -> tuple[str, ...]:
+    """One by itself, or several."""
+    return (words,) if isinstance(words, str) else tuple(map(str, words))
+
+
+def _prompts(prompts: tuple[str, ...]) -> tuple[str, ...]:
+    for prompt in prompts:
+        if not isinstance(prompt, str):
+            given = type(prompt).__name__
+            raise EngineError("usage", f"a prompt is text, and this is a {given}.", 'Give one after the other: "a", "b".')
+    return prompts
+
+
 def _texts(prompts: tuple[str, ...], file: File | None, tokens: int | None, window: int) -> Texts:
-    return Texts(prompts, _file(file) or None, tokens, window)
+    return Texts(_prompts(prompts), _file(file) or None, tokens, window)
 
 
 def _file(file: File | None) -> str:
     """Its name; "" without one. Raises EngineError for one that is not there, before anything is run for it."""
     if file is None:
         return ""
+    if os.fspath(file) == "-":
+        raise EngineError("usage", "- is standard input for the command line alone.", "Name a text file.")
     expect_file(name := os.fspath(file))
     return name

@@ -64,8 +64,7 @@ def compare(args: argparse.Namespace) -> int:
         return fail(failure)
     warn(dict.fromkeys((*found.a.model.warnings, *found.b.model.warnings)))
     as_text = lambda: compare_report.comparison_text(found, args.position, width())  # noqa: E731
-    at = args.position % len(found.a.tokens)
-    print_answer(args, lambda: {**compare_report.comparison_json(found), "position": at}, as_text)
+    print_answer(args, lambda: compare_report.comparison_json(found, args.position), as_text)
     return 0
 
 

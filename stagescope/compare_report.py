@@ -90,7 +90,7 @@ def effect_words(found: Comparison, at: int) -> list[str]:
 # -------------------------------------------------------------------------------------------------- JSON
 
 
-def comparison_json(found: Comparison) -> dict[str, Any]:
+def comparison_json(found: Comparison, position: int = -1) -> dict[str, Any]:
     """Schema comparison/1: both readings whole, without their baselines, and what is between them at each pair.
 
     kl_nats is D_KL(a || b); `output` is that of the models' own outputs; relative_depth runs from 0 to 1.
@@ -115,6 +115,7 @@ def comparison_json(found: Comparison) -> dict[str, Any]:
             "top1_same": truths(found.effect_top1_same),
             "entropy_change_bits": numbers(found.effect_entropy_bits),
         },
+        "position": position % len(found.a.tokens),
     }
 
 

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from stagescope.engine.protocol import CorpusSweep, Evidence, ModelInfo, Reading
-from stagescope.text import visible
+from stagescope.text import printable, visible
 
 MODEL_FIELDS = (
     *("name", "source", "architecture", "n_layers", "d_model", "d_mlp", "n_heads", "d_vocab"),
@@ -136,10 +136,10 @@ def reading_text(reading: Reading, position: int) -> list[Text | Table]:
             Text(_top(reading, depth, at), no_wrap=True, overflow="ellipsis"),
         )
     info = reading.model
-    header = f"{info.name} · {info.n_layers} layers · {info.dtype} · {info.device} · lens {reading.lens}"
+    header = f"{printable(info.name)} · {info.n_layers} layers · {info.dtype} · {info.device} · lens {reading.lens}"
     header += f" · weights {info.bytes / 2**30:.1f} GiB" if info.bytes else ""
     header += "" if math.isnan(info.noise_kl) else f" · noise floor KL {info.noise_kl:.1g}"
-    lines: list[Text | Table] = [Text(header), Text(info.source, style="dim"), tokens]
+    lines: list[Text | Table] = [Text(header), Text(printable(info.source), style="dim"), tokens]
     if reading.schedule:
         lines.append(Text(f"edit    {reading.schedule}"))
     return [*lines, Text(effect(reading, at)), table]

@@ -51,8 +51,9 @@ def line(told: Told) -> str:
     answer = answer_of(told)
     if answer is None:
         return object.__repr__(told)
-    size = _SIZES.get(type(answer.last), lambda reply: "")
-    sized = f" · {size(answer.last)}" if type(answer.last) in _SIZES else ""
+    sized = f" · {_SIZES[type(answer.last)](answer.last)}" if type(answer.last) in _SIZES else ""
+    if len(found := answers.sweeps(answer)) > 1:
+        sized = f" · {sum(len(sweep.rows) for sweep in found)} rows"
     return f"<{type(told).__name__} {answers.title(answer)}{sized}>"
 
 
@@ -84,7 +85,7 @@ def pandas(told: Told) -> pd.DataFrame:
     columns = zip(*numbers.rows, strict=True) if numbers.rows else [()] * len(numbers.columns)
     typed = {}
     for name, kind, values in zip(numbers.columns, answer_numbers.types(numbers), columns, strict=True):
-        whole = {bool: "bool", int: "int64", float: "float64", str: None}[kind]
+        whole = {bool: "bool", int: "int64", float: "float64", str: "string"}[kind]
         missing = {bool: "boolean", int: "Int64"}.get(kind, whole)
         typed[name] = pd.Series(list(values), dtype=missing if None in values else whole)
     return pd.DataFrame(typed)

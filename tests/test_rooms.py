@@ -128,7 +128,7 @@ def test_no_screen_hides_what_textual_calls_on_it():
     import stagescope.app
     import stagescope.watch
 
-    meant = {"notify_style_update", "compose", "render", "focused", "check_action", "get_content_height", "get_content_width"}
+    meant = {"notify_style_update", "compose", "render", "render_line", "focused", "check_action", "get_content_height", "get_content_width"}
     for module in [module for name, module in sys.modules.items() if name.startswith("stagescope.screens")]:
         for kind in [kind for kind in vars(module).values() if isinstance(kind, type) and kind.__module__ == module.__name__]:
             base = Screen if issubclass(kind, Screen) else Widget if issubclass(kind, Widget) else None

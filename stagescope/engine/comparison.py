@@ -129,7 +129,12 @@ def between(engine_a: LocalEngine, read_a: Read, engine_b: LocalEngine, read_b: 
             for progress in engine.measure_averages():
                 engine.tell(progress)
     a, b = (_Side(engine, asked, engine.prompt_at_hand(asked)) for engine, asked in sides)
-    return _compared(a, b, lambda fraction: engine_b.tell(Progress(STAGE, fraction)))
+
+    def step(fraction: float) -> None:
+        engine_b.checkpoint()
+        engine_b.tell(Progress(STAGE, fraction))
+
+    return _compared(a, b, step)
 
 
 def _check_vocabularies(a: tuple[LocalEngine, Question], b: tuple[LocalEngine, Question]) -> None:

@@ -12,7 +12,9 @@ import threading
 import time
 from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
+
+import numpy as np
 
 from stagescope.engine import cache, directory, question, store, sweep
 from stagescope.engine.directory import Located
@@ -59,11 +61,20 @@ if TYPE_CHECKING:
 OfStages = TakeEvidence | TakeLens | ShowNeurons | MapStages
 OfCauses = FindHeads | ShowPattern | TakeAttribution | TakeSimilarity | TakeProbe | TakeComparison
 PATIENCE = 1.0  # seconds of a reading after which its progress is told
+Shared = TypeVar("Shared")
 KEPT_BYTES = 512 * 2**20  # residual streams kept for the prompt at hand, so that a toggle starts at its first change
 
 
 class Cancelled(Exception):
     """Raised by a checkpoint: the answer is not wanted any more."""
+
+
+def read_only(reply: Shared) -> Shared:
+    """Answers that are kept share their arrays with later ones: who has one cannot write into them."""
+    for value in vars(reply).values():
+        if isinstance(value, np.ndarray):
+            value.flags.writeable = False
+    return reply
 
 
 @dataclass
@@ -124,6 +135,9 @@ class LocalEngine:
 
     def _load(self, request: Load) -> Iterator[Reply]:
         """What was loaded before stays until the new model is found: a name mistyped costs nothing."""
+        for name in ("threads", "memory"):
+            if (given := getattr(request, name)) is not None and given < 1:
+                raise EngineError("usage", f"{name} cannot be {given}.", "Give 1 or more, or nothing.")
         located = yield from self._locate(request)
         preview = directory.preview(located)
         try:
@@ -227,7 +241,7 @@ class LocalEngine:
                 )
                 yield replace(reading, milliseconds=_ms(began))
                 if part == "whole":
-                    self.baselines[baseline_of] = replace(reading.baseline or reading, schedule="")
+                    self.baselines[baseline_of] = read_only(replace(reading.baseline or reading, schedule=""))
                     if self.request.cache:
                         question.remember(asked, reading, self.info)
         finally:
@@ -331,7 +345,7 @@ class LocalEngine:
                 yield found
                 return
             if isinstance(reply, Census):
-                self.census = reply
+                self.census = read_only(reply)
                 if self.request.cache:
                     cache.put(question.census_key(self.info), reply)
             yield reply

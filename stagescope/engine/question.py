@@ -42,6 +42,8 @@ def question(request: Read, load: Load, info: ModelInfo, tokenizer: Any) -> Ques
     """Raises EngineError for what cannot be read: empty or too long, no such position, a schedule that cannot be."""
     if not request.prompt:
         raise EngineError("usage", "the prompt is empty.", "Give some text to read.")
+    if request.top < 1:
+        raise EngineError("usage", f"{request.top} top tokens cannot be kept.", "Keep 1 or more.")
     if request.lens not in LENSES:
         raise EngineError("usage", f"no lens is called {request.lens!r}.", f"Use {' or '.join(LENSES)}.")
     text = chat(tokenizer, request.prompt, info) if load.chat else request.prompt

@@ -97,6 +97,8 @@ def take_lens(engine: LocalEngine, request: TakeLens) -> Iterator[Progress | Len
 
 
 def show_neurons(engine: LocalEngine, request: ShowNeurons) -> Iterator[Progress | Neurons]:
+    if min(request.most, request.top) < 1:
+        raise EngineError("usage", f"{min(request.most, request.top)} neurons or tokens cannot be shown.", "Give 1 or more.")
     if found := known(engine, request):
         yield found
         return
