@@ -44,6 +44,12 @@ def figures(
     )
 
 
+def of_evidence(evidence: Evidence) -> tuple[Figure, ...]:
+    """Those that an Evidence by itself gives."""
+    lens = (_lens_entropy(evidence),) if evidence.lenses else ()
+    return (_attention(evidence, None), _norms(evidence), *lens)
+
+
 def figure_json(figure: Figure) -> dict[str, Any]:
     """The numbers that are drawn. x is a layer; of a swap the middle of both. NaN is null."""
     return {

@@ -7,18 +7,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 from html import escape
 
+import numpy as np
+
 from stagescope.answers import Answer, sweeps, title
 from stagescope.charts import Line, Panel, chart
-from stagescope.engine.protocol import CorpusSweep, Reading, Sweep
+from stagescope.engine.protocol import CorpusSweep, Evidence, LensCurves, Reading, StageMap, Sweep
 from stagescope.exports import again, page
 from stagescope.exports.html_reading import reading_sections
 from stagescope.exports.html_style import STYLE, classed, text
 from stagescope.figures import curves
+from stagescope.paper_figures import of_evidence
 from stagescope.plot import HEADS, SCALES, SETS, TITLES, series
 from stagescope.sweep_report import over_words, parts
 from stagescope.text import visible
 
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
+MOST_FOLLOWED = 6  # tokens that are drawn: as many as there are styles
 DRAWN = 120, 40  # cells and lines of what is drawn in letters: a trace, heads of several layers
 
 
@@ -62,6 +66,11 @@ def _body(answer: Answer) -> list[str]:
     drawn: list[str] = []
     if isinstance(last, Sweep | CorpusSweep):
         drawn = _curves(last if isinstance(last, CorpusSweep) else sweeps(answer))
+    elif isinstance(last, LensCurves):
+        drawn = [_panels(_of_lens(last), "By depth", "Depth 0, the embedding, is left out: it echoes its token.", "depth")]
+    elif (evidence := answer.find(Evidence)) is not None and isinstance(last, Evidence | StageMap):
+        last_layer = evidence.model.n_layers - 1
+        drawn = [_panels(one.panels, one.title, one.caption, "layer", last_layer) for one in of_evidence(evidence)]
     return [*drawn, f"<section>\n<h2>Numbers</h2>\n{told}\n</section>"]
 
 
@@ -112,6 +121,26 @@ def _curves(data: Sequence[Sweep] | CorpusSweep) -> list[str]:
         beside = "\n".join(panels)
         made.append(_figure(f'<div class="panels of-3">\n{beside}\n</div>', f"By {axis}", f"Means over {over}."))
     return made
+
+
+def _of_lens(found: LensCurves) -> tuple[Panel, ...]:
+    """Both lenses, and how likely the followed tokens are."""
+    depths, lenses = np.arange(1, len(found.layers)), ("corrected", "v1")
+    both = {
+        name: tuple(Line(lens, depths, getattr(found, name)[n, 1:], n) for n, lens in enumerate(lenses))
+        for name in ("entropy_bits", "kl_final_nats")
+    }
+    followed = tuple(
+        Line(visible(token.text), depths, found.p[0, 1:, n], n % 6) for n, token in enumerate(found.followed[:MOST_FOLLOWED])
+    )
+    panels = (Panel("entropy", "bits", both["entropy_bits"], "zero"), Panel("KL from the output", "nats", both["kl_final_nats"], "log"))
+    return (*panels, Panel("p of tokens, corrected lens", "", followed, "share")) if followed else panels
+
+
+def _panels(panels: Sequence[Panel], name: str, caption: str, x_title: str, last: int | None = None) -> str:
+    ends = (0, last) if last is not None else (1, max(int(line.x[-1]) for panel in panels for line in panel.lines))
+    drawn = "\n".join(chart(panel, ends, x_title) for panel in panels)
+    return _figure(f'<div class="panels of-{min(len(panels), 3)}">\n{drawn}\n</div>', name, caption)
 
 
 def _drawn(data: Sequence[Sweep] | CorpusSweep, width: int, height: int) -> str:
