@@ -14,22 +14,6 @@ from rich.cells import cell_len
 from rich.table import Table
 from rich.text import Text
 
-from stagescope import (
-    answer_numbers,
-    attribution_report,
-    compare_report,
-    evidence_report,
-    heads_report,
-    lens_report,
-    neurons_report,
-    probe_report,
-    report,
-    similarity_report,
-    stages_report,
-    sweep_report,
-    sweep_table,
-)
-from stagescope.answer_numbers import Numbers
 from stagescope.engine.compare_messages import Comparison
 from stagescope.engine.protocol import (
     Attribution,
@@ -52,6 +36,20 @@ from stagescope.engine.protocol import (
 )
 from stagescope.engine.tokens import Token
 from stagescope.engine.told import Told
+from stagescope.reports import attribution as attribution_report
+from stagescope.reports import compare as compare_report
+from stagescope.reports import evidence as evidence_report
+from stagescope.reports import heads as heads_report
+from stagescope.reports import lens as lens_report
+from stagescope.reports import neurons as neurons_report
+from stagescope.reports import numbers as answer_numbers
+from stagescope.reports import probe as probe_report
+from stagescope.reports import reading as report
+from stagescope.reports import similarity as similarity_report
+from stagescope.reports import stages as stages_report
+from stagescope.reports import sweep as sweep_report
+from stagescope.reports import sweep_table
+from stagescope.reports.numbers import Numbers
 from stagescope.text import fit, printable, visible
 
 QUOTED = 40  # cells of a prompt in a title
@@ -89,7 +87,7 @@ def as_text(answer: Answer, width: int = 120) -> list[Text | Table]:
 
 
 def as_numbers(answer: Answer) -> Numbers:
-    """Long form: of a reading a line a depth and position; of a sweep a line a schedule and prompt (answer_numbers.py)."""
+    """Long form: of a reading a line a depth and position; of a sweep a line a schedule and prompt (reports/numbers.py)."""
     return _told(answer).numbers(answer)
 
 

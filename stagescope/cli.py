@@ -9,18 +9,9 @@ import os
 import sys
 from typing import NoReturn
 
-from stagescope import (
-    cause_commands,
-    commands,
-    compare_command,
-    console,
-    parsers,
-    session_commands,
-    session_parser,
-    stage_commands,
-    sweep_command,
-)
-from stagescope.parsers import CAUSE_COMMANDS, COMMANDS, LATER, STAGE_COMMANDS, VALUE_OPTIONS
+from stagescope import console
+from stagescope.commands import causes, compare, parsers, plain, session, session_parser, stages, sweep
+from stagescope.commands.parsers import CAUSE_COMMANDS, COMMANDS, LATER, STAGE_COMMANDS, VALUE_OPTIONS
 
 
 def main(argv: list[str] | None = None) -> NoReturn:
@@ -44,18 +35,18 @@ def run(words: list[str]) -> int:
         console.say(f"stagescope: {command} is not in this version. To read the word, use `stagescope -- {command}`.")
         return 2
     if command is None:
-        return commands.app(parsers.app_parser().parse_args(rest))
+        return plain.app(parsers.app_parser().parse_args(rest))
     if command == "session":
-        return session_commands.session(session_parser.arguments(rest))
+        return session.session(session_parser.arguments(rest))
     if command == "compare":
-        return compare_command.compare(compare_command.arguments(rest))
+        return compare.compare(compare.arguments(rest))
     if command == "sweep":
-        return sweep_command.sweep(parsers.sweep_arguments(rest))
+        return sweep.sweep(parsers.sweep_arguments(rest))
     if command in STAGE_COMMANDS:
-        return getattr(stage_commands, command)(parsers.stage_arguments(command, rest))
+        return getattr(stages, command)(parsers.stage_arguments(command, rest))
     if command in CAUSE_COMMANDS:
-        return getattr(cause_commands, command)(parsers.cause_arguments(command, rest))
-    return getattr(commands, command)(parsers.command_parser(command).parse_args(rest))
+        return getattr(causes, command)(parsers.cause_arguments(command, rest))
+    return getattr(plain, command)(parsers.command_parser(command).parse_args(rest))
 
 
 def split(words: list[str]) -> tuple[str | None, list[str]]:

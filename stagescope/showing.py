@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from stagescope import answer_numbers, answers
+from stagescope import answers
 from stagescope.answers import Answer
 from stagescope.engine import told
 from stagescope.engine.compare_messages import Comparison
@@ -37,6 +37,7 @@ from stagescope.engine.protocol import (
     Sweep,
 )
 from stagescope.engine.told import Told
+from stagescope.reports import numbers as answer_numbers
 
 if TYPE_CHECKING:
     import pandas as pd

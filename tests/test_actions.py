@@ -18,8 +18,8 @@ from stagescope.screens.heads import HeadsScreen
 from stagescope.screens.help import Help, page
 from stagescope.screens.lens import LensScreen
 from stagescope.screens.models import Models
-from stagescope.screens.player import Player
 from stagescope.screens.neurons import NeuronsScreen
+from stagescope.screens.player import Player
 from stagescope.screens.probe import ProbeScreen
 from stagescope.screens.similarity import SimilarityScreen
 from stagescope.screens.stages import StagesScreen

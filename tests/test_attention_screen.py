@@ -13,7 +13,7 @@ from test_sweep_screen import Turnstile, footer
 from stagescope import actions
 from stagescope.engine.fake import FakeEngine
 from stagescope.engine.protocol import OFFSETS, Failure, TakeEvidence, Texts
-from stagescope.evidence_report import strongest, weigh
+from stagescope.reports.evidence import strongest, weigh
 from stagescope.screens import attention_words
 from stagescope.screens.ask import Ask, Choose
 from stagescope.screens.asking import Chosen

@@ -10,17 +10,17 @@ import pytest
 from rich.cells import cell_len
 from test_lens_report import HARMFUL, printed
 
-from stagescope.attribution_report import (
+from stagescope.engine.fake import FakeEngine
+from stagescope.engine.fake_causes import attribution
+from stagescope.engine.protocol import Attribution, TakeAttribution
+from stagescope.engine.tokens import Token
+from stagescope.reports.attribution import (
     attribution_json,
     attribution_text,
     is_repair,
     repair_words,
     strongest,
 )
-from stagescope.engine.fake import FakeEngine
-from stagescope.engine.fake_causes import attribution
-from stagescope.engine.protocol import Attribution, TakeAttribution
-from stagescope.engine.tokens import Token
 
 AT = 2
 

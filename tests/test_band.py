@@ -5,9 +5,9 @@ from dataclasses import replace
 
 import pytest
 from test_explore import drawn, running, settled, until
-from test_stages_screen import MISSING, PROBE
 from test_stack import Show, text_of
 from test_stages_report import make_map
+from test_stages_screen import MISSING, PROBE
 
 from stagescope.engine.fake import FakeEngine
 from stagescope.engine.protocol import MapStages, Texts

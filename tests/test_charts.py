@@ -6,7 +6,7 @@ import xml.etree.ElementTree as ET
 import numpy as np
 import pytest
 
-from stagescope.charts import Line, Panel, Span, band, chart, x_ticks, y_axis
+from stagescope.drawings.charts import Line, Panel, Span, band, chart, x_ticks, y_axis
 
 SVG = "{http://www.w3.org/2000/svg}"
 

@@ -15,8 +15,20 @@ from stagescope.engine import wire
 from stagescope.engine.client import ChildEngine
 from stagescope.engine.local import LocalEngine
 from stagescope.engine.protocol import (
-    DEFAULT_PROMPT, Census, Failure, FindToken, Load, ModelInfo, Progress, Read, Reading, Reply, Request, Sweep,
-    TakeCensus, TakeSweep,
+    DEFAULT_PROMPT,
+    Census,
+    Failure,
+    FindToken,
+    Load,
+    ModelInfo,
+    Progress,
+    Read,
+    Reading,
+    Reply,
+    Request,
+    Sweep,
+    TakeCensus,
+    TakeSweep,
 )
 from stagescope.engine.tokens import Token
 

@@ -9,7 +9,16 @@ from test_child import WAIT, ask, holds, llama, loading, local, numbers, shared 
 
 from stagescope.engine import wire
 from stagescope.engine.protocol import (
-    Failure, MapStages, Progress, Read, Reading, Reply, ShowNeurons, TakeEvidence, TakeLens, Texts,
+    Failure,
+    MapStages,
+    Progress,
+    Read,
+    Reading,
+    Reply,
+    ShowNeurons,
+    TakeEvidence,
+    TakeLens,
+    Texts,
 )  # fmt: skip
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")

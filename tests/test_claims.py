@@ -9,11 +9,11 @@ from evidences import NAMES, make_evidence
 from readings import make_census, make_info
 from sweeps import make_corpus
 
-from stagescope.claim_numbers import drawn
-from stagescope.claims import CLAIMS, HELD, NOT_HELD, OPEN, Claim, claim_json, judge
-from stagescope.engine.pool import BOOTSTRAP_SEED, RESAMPLES
 from stagescope.engine import fake_causes
+from stagescope.engine.pool import BOOTSTRAP_SEED, RESAMPLES
 from stagescope.engine.protocol import Census, Failure, FindHeads, ProbeScore, TakeProbe
+from stagescope.paper.claim_numbers import drawn
+from stagescope.paper.claims import CLAIMS, HELD, NOT_HELD, OPEN, Claim, claim_json, judge
 
 L, DOCUMENTS = 20, 12
 LAYER, DEPTH = np.linspace(0, 1, L), np.linspace(0, 1, L + 1)

@@ -14,7 +14,9 @@ import reference
 import torch
 from transformers import AutoModelForCausalLM
 
-from stagescope import cli, commands, parsers
+from stagescope import cli
+from stagescope.commands import parsers
+from stagescope.commands import plain as commands
 
 PROMPT = "The Eiffel Tower is located in the city of"
 

@@ -7,7 +7,6 @@ from types import SimpleNamespace
 
 import pytest
 
-
 PROMPT = "The Eiffel Tower is located in the city of Paris, and the Colosseum"
 OTHER = "She was walking along the river while the evening light was fading"
 

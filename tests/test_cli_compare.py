@@ -7,9 +7,9 @@ import json
 import pytest
 import tiny_models
 
-from stagescope.compare_report import comparison_numbers
 from stagescope.engine.local import LocalEngine
 from stagescope.engine.protocol import Load, Read, TakeComparison
+from stagescope.reports.compare import comparison_numbers
 
 PROMPT, OTHER = "the quick brown fox", "the quick crown box"  # as many tokens
 

@@ -8,7 +8,6 @@ from types import SimpleNamespace
 import pytest
 import tiny_models
 
-
 PROMPT = "The Eiffel Tower is located in the city of Paris, and the Colosseum"
 OTHER = "She was walking along the river while the evening light was fading"
 

@@ -8,10 +8,10 @@ from beside import PROMPT, beside, press, settled
 from test_explore import HARMFUL, drawn, running, until, unwrapped
 
 from stagescope.answers import Answer
-from stagescope.compare_report import lines
 from stagescope.engine.comparison import of_readings
 from stagescope.engine.fake import FakeEngine
 from stagescope.engine.protocol import Failure, Load, Read, TakeComparison
+from stagescope.reports.compare import lines
 from stagescope.screens.asking import Chosen
 from stagescope.screens.compare import CompareScreen
 

@@ -12,9 +12,9 @@ from rich.cells import cell_len
 from sweeps import make_sweep
 from test_explore import PROMPT, drawn, reads, running, settled, until
 
-from stagescope import sweep_report
 from stagescope.engine.fake import FakeEngine
 from stagescope.engine.protocol import Failure, Load, Read, TakeCensus, TakeSweep
+from stagescope.reports import sweep as sweep_report
 from stagescope.screens import deck
 from stagescope.screens.deck import Deck, DeckEffect
 from stagescope.screens.sweep import Chosen, SweepScreen

@@ -8,10 +8,10 @@ import reference
 import torch
 from transformers import AutoModelForCausalLM
 
-from stagescope import heads_report
 from stagescope.engine import blocks, neurons
 from stagescope.engine.local import LocalEngine
 from stagescope.engine.protocol import FindHeads, FindToken, Load, Read, Reading, Sweep, TakeSweep
+from stagescope.reports import heads as heads_report
 
 PROMPT = "The Eiffel Tower is located in the city of"
 ORDERS = {

@@ -10,7 +10,7 @@ from evidences import NAMES, make_evidence
 from rich.console import Console
 
 from stagescope.engine.protocol import OFFSETS
-from stagescope.evidence_report import (
+from stagescope.reports.evidence import (
     attention_json,
     attention_text,
     norms_json,

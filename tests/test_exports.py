@@ -21,8 +21,10 @@ import pytest
 from sweeps import make_corpus, make_sweep
 
 import stagescope as ss
-from stagescope import cli, compare_command, parsers
+from stagescope import cli
 from stagescope.answers import Answer, as_json, as_numbers, collected
+from stagescope.commands import compare as compare_command
+from stagescope.commands import parsers
 from stagescope.engine import fake
 from stagescope.engine.protocol import (
     FindHeads,

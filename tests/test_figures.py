@@ -11,10 +11,10 @@ from rich.text import Text
 from sweeps import make_corpus, make_sweep
 from unit_sweeps import make_unit_corpus, make_units
 
-from stagescope.curves import exactly
+from stagescope.drawings.curves import exactly
+from stagescope.drawings.plot import TITLES, series
+from stagescope.drawings.sweeps import curves, heads, panel, sets, trace, write_svg
 from stagescope.engine.kinds import KINDS
-from stagescope.figures import curves, heads, panel, sets, trace, write_svg
-from stagescope.plot import TITLES, series
 
 HOSTILE = '=1+1,"x"\n\x1b]52;c;AAAA\x07\u202e\ud800\ufffe]]></svg>&'
 UNITS = ("heads", "neurons", "neuron-sets")

@@ -10,15 +10,28 @@ import pytest
 import tiny_models
 import torch
 from test_default_model import exhaust
-from test_outcomes import BITS, KL, LOSS, P, task, taken
+from test_outcomes import BITS, KL, LOSS, P, taken, task
 from test_readings_right import FAMILIES, N_TOKENS, SCHEDULES, fresh_prompt, make
 
 from stagescope.engine import load, neurons, plain
 from stagescope.engine.directory import Located
 from stagescope.engine.local import LocalEngine
 from stagescope.engine.protocol import (
-    OF_DEPTHS, OF_LAYERS, Evidence, LensCurves, Load, Neurons, Read, Request, ShowNeurons, ShowPattern, TakeAttribution,
-    TakeEvidence, TakeLens, TakeSimilarity, Texts,
+    OF_DEPTHS,
+    OF_LAYERS,
+    Evidence,
+    LensCurves,
+    Load,
+    Neurons,
+    Read,
+    Request,
+    ShowNeurons,
+    ShowPattern,
+    TakeAttribution,
+    TakeEvidence,
+    TakeLens,
+    TakeSimilarity,
+    Texts,
 )  # fmt: skip
 from stagescope.engine.reading import read
 from stagescope.engine.schedule import parse, resolve

@@ -12,7 +12,7 @@ from stagescope.engine.fake import FakeEngine
 from stagescope.engine.fake_causes import head_pattern, head_scores
 from stagescope.engine.protocol import FindHeads, ShowPattern
 from stagescope.engine.tokens import Token
-from stagescope.heads_report import (
+from stagescope.reports.heads import (
     heads_json,
     heads_text,
     pattern_json,

@@ -15,7 +15,7 @@ from stagescope.engine import fake_causes
 from stagescope.engine.fake import FakeEngine
 from stagescope.engine.protocol import Failure, FindHeads, ShowPattern
 from stagescope.engine.tokens import Token
-from stagescope.heads_report import strongest_keys
+from stagescope.reports.heads import strongest_keys
 from stagescope.screens import heads_words
 from stagescope.screens.ask import Ask, Choose
 from stagescope.screens.asking import Chosen

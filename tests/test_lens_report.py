@@ -16,7 +16,7 @@ from stagescope.engine.fake import FakeEngine
 from stagescope.engine.fake_findings import lens_curves
 from stagescope.engine.protocol import LensCurves, TakeLens
 from stagescope.engine.tokens import Token
-from stagescope.lens_report import (
+from stagescope.reports.lens import (
     arrival_words,
     lens_json,
     lens_means_json,

@@ -13,7 +13,7 @@ from rich.console import Console
 from stagescope.engine import fake_findings
 from stagescope.engine.protocol import ShowNeurons
 from stagescope.engine.tokens import Token
-from stagescope.neurons_report import most_active, neurons_json, neurons_text
+from stagescope.reports.neurons import most_active, neurons_json, neurons_text
 
 INFO = make_info(6, d_mlp=4)
 TEXTS = {0: "<|endoftext|>", 7: " Paris", 8: "\\u{1b}]52;", 9: "漢字", 10: " the", 11: "\u00a0"}

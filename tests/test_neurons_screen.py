@@ -12,11 +12,11 @@ from test_explore import HARMFUL, drawn, until, unwrapped
 from textual.app import App
 
 from stagescope import actions
+from stagescope.drawings.scatter import scatter
 from stagescope.engine import fake_findings
 from stagescope.engine.fake import FakeEngine
 from stagescope.engine.protocol import Census, Failure, ShowNeurons, TakeCensus
 from stagescope.engine.strongest import classes
-from stagescope.scatter import scatter
 from stagescope.screens.ask import Ask, Choose
 from stagescope.screens.asking import Chosen
 from stagescope.screens.help import Help

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from reference import Place
 from test_readings_right import FAMILIES, SCHEDULES, Both, close, make, order
 
-from stagescope.engine import blocks, kinds, outcomes as outcomes_module, runner
+from stagescope.engine import blocks, kinds, runner
+from stagescope.engine import outcomes as outcomes_module
 from stagescope.engine.averages import over
 from stagescope.engine.outcomes import MEASURES, Base, Outcome, Task, outcomes
 from stagescope.engine.protocol import EngineError

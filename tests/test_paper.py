@@ -13,13 +13,13 @@ from evidences import NAMES, make_evidence
 from readings import make_census, make_info
 from sweeps import make_corpus
 
-from stagescope import paper
 from stagescope.engine import fake_causes
 from stagescope.engine.fake_findings import stage_map
 from stagescope.engine.protocol import Failure, FindHeads, ModelInfo, TakeProbe, Texts
 from stagescope.engine.tokens import Token
-from stagescope.paper import PaperData
-from stagescope.published import reference
+from stagescope.paper import page as paper
+from stagescope.paper.page import PaperData
+from stagescope.paper.published import reference
 
 HOSTILE = '"><script src="http://evil.example/x.js">alert(1)</script><img src=x>&\x1b]52;\u202e\ud800'
 GPT2 = {"architecture": "GPT2LMHeadModel", "n_layers": 12, "d_model": 768}

@@ -9,7 +9,7 @@ from readings import make_info
 from rich.console import Console
 
 from stagescope.engine.protocol import Probe, ProbeScore
-from stagescope.probe_report import control, probe_json, probe_text, reading
+from stagescope.reports.probe import control, probe_json, probe_text, reading
 
 NAN = float("nan")
 

@@ -14,10 +14,10 @@ from reference import Place
 from transformers import AutoModelForCausalLM
 
 from stagescope.engine import blocks, load, runner
+from stagescope.engine.directory import Located, preview
 from stagescope.engine.protocol import Read, Reading
 from stagescope.engine.reading import Prompt, read
 from stagescope.engine.schedule import parse, resolve
-from stagescope.engine.directory import Located, preview
 from stagescope.engine.tokens import Token
 
 N_TOKENS = 9

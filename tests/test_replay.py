@@ -5,10 +5,11 @@ from types import SimpleNamespace
 
 import pytest
 
-from stagescope import cli, report
+from stagescope import cli
 from stagescope.answers import collected
 from stagescope.engine.local import LocalEngine
 from stagescope.engine.protocol import FindHeads, Load, Progress, Read, TakeAttribution, TakeSweep
+from stagescope.reports import reading as report
 from stagescope.sessions import files, short
 from stagescope.sessions.events import plain
 from stagescope.sessions.replay import OTHER_DEVICE, SAME, compare, differing, replay

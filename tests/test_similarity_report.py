@@ -13,7 +13,7 @@ from test_lens_report import HARMFUL, printed
 from stagescope.engine.fake import FakeEngine
 from stagescope.engine.fake_causes import similarity
 from stagescope.engine.protocol import Similarity, TakeSimilarity, Texts
-from stagescope.similarity_report import (
+from stagescope.reports.similarity import (
     blocks,
     blocks_words,
     nearest,

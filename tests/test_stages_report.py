@@ -10,7 +10,7 @@ from rich.cells import cell_len
 from stagescope.engine import fake_findings
 from stagescope.engine.fake import FakeEngine
 from stagescope.engine.protocol import Signal, StageMap, Texts
-from stagescope.stages_report import band, stages_json, stages_text
+from stagescope.reports.stages import band, stages_json, stages_text
 
 
 def make_map(n_layers: int = 30, texts: Texts = Texts()) -> StageMap:

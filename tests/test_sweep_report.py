@@ -16,7 +16,7 @@ from sweeps import MEASURES, make_corpus, make_sweep
 from unit_sweeps import make_unit_corpus, make_units
 
 from stagescope.engine.protocol import CorpusSweep, Sweep
-from stagescope.sweep_report import (
+from stagescope.reports.sweep import (
     corpus_json,
     corpus_line,
     csv_lines,
@@ -26,8 +26,8 @@ from stagescope.sweep_report import (
     summary,
     sweep_json,
 )
-from stagescope.sweep_table import GO_FIRST, sweep_text
-from stagescope.sweep_units import sharpening
+from stagescope.reports.sweep_table import GO_FIRST, sweep_text
+from stagescope.reports.sweep_units import sharpening
 from stagescope.text import printable
 
 HOSTILE = '=1+1,"x"\n\x1b]52;c;AAAA\x07\u202e\ud800</svg>'

@@ -15,8 +15,15 @@ from pathlib import Path
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
-    AutoModelForCausalLM, Gemma3TextConfig, GPT2Config, GPTNeoXConfig, LlamaConfig, Olmo2Config, PhiConfig,
-    PreTrainedTokenizerFast, Qwen2Config,
+    AutoModelForCausalLM,
+    Gemma3TextConfig,
+    GPT2Config,
+    GPTNeoXConfig,
+    LlamaConfig,
+    Olmo2Config,
+    PhiConfig,
+    PreTrainedTokenizerFast,
+    Qwen2Config,
 )
 
 N_TOKENS = 320  # real tokens; gpt_neox and qwen2 have padding columns after them, as their big sisters do

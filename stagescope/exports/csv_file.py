@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from stagescope.answers import Answer, as_numbers
-from stagescope.sweep_report import csv_line
+from stagescope.reports.sweep import csv_line
 
 # What a spreadsheet takes for the beginning of a formula; the last four are what East Asian ones take for = + - @.
 FORMULA = ("=", "+", "-", "@", "\t", "\r", "\uff1d", "\uff0b", "\uff0d", "\uff20")

@@ -10,15 +10,15 @@ from html import escape
 import numpy as np
 
 from stagescope.answers import Answer, sweeps, title
-from stagescope.charts import Line, Panel, chart
+from stagescope.drawings.charts import Line, Panel, chart
+from stagescope.drawings.plot import HEADS, SCALES, SETS, TITLES, series
+from stagescope.drawings.sweeps import curves
 from stagescope.engine.protocol import CorpusSweep, Evidence, LensCurves, Reading, StageMap, Sweep
 from stagescope.exports import again, page
 from stagescope.exports.html_reading import reading_sections
 from stagescope.exports.html_style import STYLE, classed, text
-from stagescope.figures import curves
-from stagescope.paper_figures import of_evidence
-from stagescope.plot import HEADS, SCALES, SETS, TITLES, series
-from stagescope.sweep_report import over_words, parts
+from stagescope.paper.figures import of_evidence
+from stagescope.reports.sweep import over_words, parts
 from stagescope.text import visible
 
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"

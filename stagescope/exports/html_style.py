@@ -3,7 +3,7 @@ written into one."""
 
 from html import escape
 
-from stagescope import paper_style
+from stagescope.paper import style as paper_style
 from stagescope.text import printable
 
 # What a schedule changed is told by a mark, weight and a line, never by hue alone.

@@ -14,7 +14,7 @@ from stagescope import __version__
 from stagescope.answers import Answer, as_text, sweeps
 from stagescope.engine.protocol import Attribution, LensCurves, Reading, Sweep
 from stagescope.engine.tokens import Token
-from stagescope.report import effect
+from stagescope.reports.reading import effect
 from stagescope.text import printable, visible
 
 WIDTH = 160  # cells: nothing is left out of a table, and what is drawn still fits a wide page

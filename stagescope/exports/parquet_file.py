@@ -7,10 +7,11 @@ import json
 import pyarrow
 from pyarrow import parquet
 
-from stagescope import __version__, report
-from stagescope.answer_numbers import types
+from stagescope import __version__
 from stagescope.answers import Answer, as_numbers, title
 from stagescope.exports import again
+from stagescope.reports import reading as report
+from stagescope.reports.numbers import types
 
 _KINDS = {bool: pyarrow.bool_(), int: pyarrow.int64(), float: pyarrow.float64(), str: pyarrow.string()}
 

@@ -12,7 +12,7 @@ from safetensors.numpy import save
 from stagescope import __version__
 from stagescope.answers import Answer, title
 from stagescope.engine import wire
-from stagescope.report import finite
+from stagescope.reports.reading import finite
 
 SCHEMA = "tensors/1"
 

@@ -15,9 +15,9 @@ from textual import on
 from textual.app import ComposeResult
 
 from stagescope import actions
+from stagescope.drawings.head_grid import window
 from stagescope.engine.protocol import OFFSETS, Evidence, TakeEvidence, Texts
-from stagescope.evidence_report import n_measured, over_words
-from stagescope.head_grid import window
+from stagescope.reports.evidence import n_measured, over_words
 from stagescope.screens import attention_words
 from stagescope.screens.asking import Asking, Chosen, Looked
 from stagescope.screens.attention_words import VIEWS
@@ -156,7 +156,7 @@ class AttentionScreen(Asking):
     @on(Picture.Pressed)
     def _pressed(self, event: Picture.Pressed) -> None:
         """A click moves the cursor to the nearest layer, or to the head."""
-        from stagescope.curves import LABEL  # brings plotext, which is there by now
+        from stagescope.drawings.curves import LABEL  # brings plotext, which is there by now
 
         width, height = event.picture.size
         left = LABEL + 1  # labels and the axis

@@ -13,9 +13,10 @@ from rich.cells import cell_len
 from rich.text import Text
 from textual.content import Content
 
-from stagescope import head_grid
+from stagescope.drawings import head_grid
+from stagescope.drawings.shades import shade, shade_key
 from stagescope.engine.protocol import OFFSETS, Evidence
-from stagescope.evidence_report import (
+from stagescope.reports.evidence import (
     missing,
     n_measured,
     of_heads,
@@ -26,7 +27,6 @@ from stagescope.evidence_report import (
 )
 from stagescope.screens.sweep_words import CHOSEN, QUIET
 from stagescope.screens.widgets.glyphs import Glyphs, number
-from stagescope.shades import shade, shade_key
 from stagescope.text import fit
 
 # view -> its measures: panels, or readings of the grid
@@ -134,7 +134,7 @@ def _norm_words(evidence: Evidence, layer: int) -> list[str]:
 
 def panel(name: str, evidence: Evidence, k: int, layer: int, width: int, height: int, glyphs: Glyphs) -> Text:
     """One panel of a view of curves, `name` of VIEWS: exactly `height` lines. What has no number says why instead."""
-    from stagescope import curves  # brings plotext: 0.3 s, once
+    from stagescope.drawings import curves
 
     def curve(title: str, y: np.ndarray, mark: curves.Mark) -> curves.Curve:
         """Of the layers that are known: y [L] or [L, 3]."""

@@ -155,7 +155,7 @@ class AttributionScreen(Asking):
     @on(Picture.Pressed)
     def _pressed(self, event: Picture.Pressed) -> None:
         """A click on a panel moves the cursor to the nearest layer."""
-        from stagescope.curves import LABEL  # brings plotext, which is there by now
+        from stagescope.drawings.curves import LABEL  # brings plotext, which is there by now
 
         left, width = LABEL + 1, event.picture.size.width  # labels and the axis
         if width > left + 1:

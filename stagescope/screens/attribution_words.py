@@ -10,8 +10,8 @@ import numpy as np
 from rich.text import Text
 from textual.content import Content
 
-from stagescope.attribution_report import is_repair
 from stagescope.engine.protocol import Attribution
+from stagescope.reports.attribution import is_repair
 from stagescope.screens.sweep_words import CHOSEN, QUIET
 from stagescope.screens.widgets.glyphs import Glyphs
 from stagescope.text import fit, printable, visible
@@ -59,7 +59,7 @@ def panel(
 ) -> Text:
     """By layer: what attention and MLP add to the logit, the baseline's in grey beneath; or how the edit changed that.
     What is edited itself has a mark on the line at 0: beside its own loss the repair would hardly be seen."""
-    from stagescope import curves  # brings plotext: 0.3 s, once
+    from stagescope.drawings import curves
 
     def curve(title: str, y: np.ndarray, mark: tuple) -> curves.Curve:
         known = np.isfinite(y)

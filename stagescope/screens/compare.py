@@ -16,9 +16,9 @@ from textual.content import Content
 
 from stagescope import actions
 from stagescope.answers import Answer
-from stagescope.compare_report import lines
 from stagescope.engine.comparison import of_readings
 from stagescope.engine.protocol import Comparison, TakeComparison
+from stagescope.reports.compare import lines
 from stagescope.screens import compare_words as said
 from stagescope.screens.asking import Asking, Chosen, Looked
 from stagescope.screens.neurons_words import HERE

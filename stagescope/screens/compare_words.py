@@ -10,8 +10,8 @@ import numpy as np
 from rich.cells import cell_len
 from textual.content import Content
 
-from stagescope.compare_report import Line, layer_name, mean_over, side_words
 from stagescope.engine.protocol import Comparison, Reading
+from stagescope.reports.compare import Line, layer_name, mean_over, side_words
 from stagescope.screens.sweep_words import CHOSEN, QUIET
 from stagescope.screens.widgets import glyphs as g
 from stagescope.screens.widgets.glyphs import Glyphs

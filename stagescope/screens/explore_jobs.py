@@ -10,7 +10,6 @@ from contextlib import aclosing
 from dataclasses import replace
 from functools import lru_cache, partial
 
-from stagescope import sweep_report
 from stagescope.engine.kinds import entries
 from stagescope.engine.protocol import (
     Attribution,
@@ -30,6 +29,7 @@ from stagescope.engine.protocol import (
     TakeSweep,
     Texts,
 )
+from stagescope.reports import sweep as sweep_report
 from stagescope.screens import deck, words
 from stagescope.screens.frame import Frame
 

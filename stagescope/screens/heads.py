@@ -18,8 +18,9 @@ from textual.app import ComposeResult
 from textual.containers import Horizontal
 from textual.content import Content
 
-from stagescope import actions, head_grid
+from stagescope import actions
 from stagescope.answers import Answer
+from stagescope.drawings import head_grid
 from stagescope.engine.protocol import (
     PIECES,
     Failure,

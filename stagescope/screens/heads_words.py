@@ -13,16 +13,16 @@ from rich.cells import cell_len
 from rich.text import Text
 from textual.content import Content
 
-from stagescope import head_grid
+from stagescope.drawings import head_grid
+from stagescope.drawings.shades import SHADED, shade, shade_key
 from stagescope.engine.protocol import PIECES, HeadPattern, HeadScores
-from stagescope.evidence_report import weigh
-from stagescope.heads_report import STEPS, confirmed, examples, few_words, over_words, strongest_keys
+from stagescope.reports.evidence import weigh
+from stagescope.reports.heads import STEPS, confirmed, examples, few_words, over_words, strongest_keys
 from stagescope.screens import attention_words
 from stagescope.screens.neurons_words import HEAD
 from stagescope.screens.sweep_words import CHOSEN, QUIET
 from stagescope.screens.widgets import glyphs as g
 from stagescope.screens.widgets.glyphs import Glyphs
-from stagescope.shades import SHADED, shade, shade_key
 from stagescope.text import fit, printable, visible
 
 VIEWS = {"score": "by score", "layers": "layers x heads"}

@@ -200,7 +200,7 @@ class LensScreen(Asking):
     @on(Picture.Pressed)
     def _pressed(self, event: Picture.Pressed) -> None:
         """A click on a panel moves the cursor to the nearest depth."""
-        from stagescope.curves import LABEL  # brings plotext, which is there by now
+        from stagescope.drawings.curves import LABEL  # brings plotext, which is there by now
 
         left, width = LABEL + 1, event.picture.size.width  # labels and the axis
         if self.curves and width > left + 1:

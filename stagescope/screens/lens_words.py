@@ -11,7 +11,7 @@ from textual.content import Content
 
 from stagescope.engine.lens_curves import arrival
 from stagescope.engine.protocol import LENSES, Census, LensCurves
-from stagescope.lens_report import LENS_NAMES, NEAR_TOP, arrival_words
+from stagescope.reports.lens import LENS_NAMES, NEAR_TOP, arrival_words
 from stagescope.screens.widgets import glyphs as g
 from stagescope.screens.widgets.glyphs import Glyphs
 from stagescope.text import fit, printable, visible
@@ -49,7 +49,7 @@ def panel(
 ) -> Text:
     """One panel by depth, depth 0 left out of its scale: there the corrected lens echoes the token it reads, with 100
     to 550 nats, and looks certain. lens: of the followed tokens, an index of LENSES. at: the depth of the rule."""
-    from stagescope import curves as drawing  # brings plotext: 0.3 s, once
+    from stagescope.drawings import curves as drawing
 
     of_lens = f", {LENS_NAMES[LENSES[lens]]} lens" if lens else ""
     title, scale = {
@@ -75,7 +75,7 @@ def panel(
 
 
 def _curve(name: str, y: np.ndarray, mark):
-    from stagescope.curves import Curve
+    from stagescope.drawings.curves import Curve
 
     y = np.asarray(y, float)[1:]
     absent = np.full_like(y, np.nan)

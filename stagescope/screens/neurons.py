@@ -2,7 +2,7 @@
 
 At the left the layers, deepest on top as in the stack, with their counts; beside them the strongest neurons of the
 layer under the cursor (of all of them, at the start), or skew against kurtosis of every neuron there. The census comes
-first; then each layer is asked for when the cursor rests on it. neurons_words.py words the lines, scatter.py draws.
+first; then each layer is asked for when the cursor rests on it. neurons_words.py words the lines, drawings/scatter.py draws.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from stagescope.engine.protocol import (
     TakeCensus,
 )
 from stagescope.engine.strongest import KINDS
-from stagescope.neurons_report import activations
+from stagescope.reports.neurons import activations
 from stagescope.screens import neurons_words
 from stagescope.screens.asking import Asking, Chosen, Looked
 from stagescope.screens.sweep_words import wrapped
@@ -305,7 +305,7 @@ class NeuronsScreen(Asking):
         return f"no {self.kind} neuron here" if self.kind else "no neuron of kurtosis > 10 here, and no candidate"
 
     def _scatter(self, width: int, height: int) -> Text:
-        from stagescope.scatter import scatter  # brings plotext: 0.3 s, once
+        from stagescope.drawings.scatter import scatter  # brings plotext: 0.3 s, once
 
         row = self.chosen()
         return scatter(

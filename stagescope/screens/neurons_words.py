@@ -11,7 +11,7 @@ from textual.content import Content
 
 from stagescope.engine.protocol import Census, ModelInfo, NeuronRow, Neurons
 from stagescope.engine.strongest import KINDS
-from stagescope.neurons_report import most_active, null_words, tokens_text
+from stagescope.reports.neurons import most_active, null_words, tokens_text
 from stagescope.screens.widgets import glyphs as g
 from stagescope.screens.widgets.glyphs import Glyphs
 from stagescope.text import fit, printable, visible

@@ -191,7 +191,7 @@ class ProbeScreen(Asking):
     @on(Picture.Pressed)
     def _pressed(self, event: Picture.Pressed) -> None:
         """A click on the curves chooses the nearest size."""
-        from stagescope.curves import LABEL  # brings plotext, which is there by now
+        from stagescope.drawings.curves import LABEL  # brings plotext, which is there by now
 
         sizes, cells = probe_words.sizes(self.probe), event.picture.size.width - LABEL - 1
         if sizes and cells > 0:

@@ -14,7 +14,7 @@ from rich.text import Text
 from textual.content import Content
 
 from stagescope.engine.protocol import Probe, ProbeScore
-from stagescope.probe_report import KINDS, between, percent
+from stagescope.reports.probe import KINDS, between, percent
 from stagescope.screens import attention_words
 from stagescope.screens.neurons_words import COLOURS, HEAD
 from stagescope.screens.sweep_words import CHOSEN, QUIET
@@ -131,7 +131,7 @@ def of_size(probe: Probe, size: int) -> list[ProbeScore]:
 def curves(probe: Probe, size: int, width: int, height: int, glyphs: Glyphs) -> Text:
     """Held-out accuracy against k, on a log axis, of each class; the model's own mass and argmax as lines. Exactly
     `height` lines of at most `width` cells."""
-    from stagescope import curves as drawing  # brings plotext: 0.3 s, once
+    from stagescope.drawings import curves as drawing
 
     ks = sizes(probe)
     last, marks = math.log2(ks[-1]), iter(drawing.MARKS)

@@ -11,10 +11,10 @@ from typing import Any
 
 from textual.content import Content
 
-from stagescope import report
 from stagescope.answers import collected
 from stagescope.engine.protocol import MapStages, ModelInfo, Read, Reading, Reply, Request
 from stagescope.history import History, again
+from stagescope.reports import reading as report
 from stagescope.screens.ask import Ask
 from stagescope.screens.deck import Deck
 from stagescope.screens.explore_keys import COLUMNS, VIEWS

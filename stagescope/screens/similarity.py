@@ -16,6 +16,7 @@ from textual.app import ComposeResult
 
 from stagescope import actions
 from stagescope.engine.protocol import Similarity, TakeSimilarity, Texts
+from stagescope.reports.similarity import span_words
 from stagescope.screens import similarity_words
 from stagescope.screens.asking import Asking, Chosen, Looked
 from stagescope.screens.attention_words import text_line
@@ -23,7 +24,6 @@ from stagescope.screens.similarity_words import PANELS
 from stagescope.screens.sweep_words import wrapped
 from stagescope.screens.widgets.line import Line
 from stagescope.screens.widgets.picture import Picture
-from stagescope.similarity_report import span_words
 
 PANEL = 7  # lines a panel needs to be readable
 AROUND = 5  # lines that are no picture: header, text, views, status, footer; and those of the summary and the detail
@@ -143,7 +143,7 @@ class SimilarityScreen(Asking):
     @on(Picture.Pressed)
     def _pressed(self, event: Picture.Pressed) -> None:
         """A click moves the cursor to the nearest layer, or of CKA to two depths, whichever is the deeper."""
-        from stagescope.curves import LABEL  # brings plotext, which is there by now
+        from stagescope.drawings.curves import LABEL  # brings plotext, which is there by now
 
         width, height = event.picture.size
         left = LABEL + 1  # labels and the axis

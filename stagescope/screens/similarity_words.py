@@ -11,11 +11,11 @@ import numpy as np
 from rich.text import Text
 from textual.content import Content
 
+from stagescope.drawings.shades import SHADED, SHADES, shade, shade_key
 from stagescope.engine.protocol import Similarity
+from stagescope.reports.similarity import APART, nearest, span_words
 from stagescope.screens.sweep_words import CHOSEN, QUIET
 from stagescope.screens.widgets.glyphs import Glyphs, number
-from stagescope.shades import SHADED, SHADES, shade, shade_key
-from stagescope.similarity_report import APART, nearest, span_words
 from stagescope.text import fit, printable
 
 PANELS = {"influence": "block influence", "angular": "angular distance", "cka": "CKA"}
@@ -127,7 +127,7 @@ def panel(
     name: str, similarity: Similarity, first: int, n: int, width: int, height: int, glyphs: Glyphs
 ) -> Text:
     """One panel of curves by layer: exactly `height` lines. n: layers apart, whose curve is marked at the cursor."""
-    from stagescope import curves  # brings plotext: 0.3 s, once
+    from stagescope.drawings import curves
 
     def curve(title: str, y: np.ndarray, mark: curves.Mark) -> curves.Curve:
         y = np.stack([y, y * np.nan, y * np.nan], -1) if y.ndim == 1 else y
@@ -188,7 +188,7 @@ def shape(n_depths: int, width: int, height: int) -> Shape:
 def grid(similarity: Similarity, first: int, n: int, width: int, height: int, glyphs: Glyphs) -> Text:
     """Depth x depth as shades of CKA, the last depth on top; the cursor stands at the depths before and after its layers.
     Exactly `height` lines of at most `width` cells."""
-    from stagescope.curves import exactly
+    from stagescope.drawings.curves import exactly
 
     seen = shape(len(similarity.cka), width, height)
     here = (first + n) // seen.down, first // seen.across

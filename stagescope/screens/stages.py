@@ -14,10 +14,11 @@ from rich.text import Text
 from textual import on
 from textual.app import ComposeResult
 
-from stagescope import actions, stages_report
+from stagescope import actions
 from stagescope.answers import Answer
 from stagescope.engine.protocol import Census, CorpusSweep, Evidence, Failure, MapStages, Reply, StageMap, Texts
 from stagescope.engine.stages import STAGES
+from stagescope.reports import stages as stages_report
 from stagescope.screens import stages_words
 from stagescope.screens.asking import Asking, Chosen, Looked
 from stagescope.screens.stages_words import PANEL, Found, Panel

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from rich.text import Text
 
-from stagescope import curves
+from stagescope.drawings import curves
 from stagescope.screens.stages_words import Panel
 
 LEFT = curves.LABEL + 1  # cells of the labels and the axis

@@ -10,9 +10,9 @@ import numpy as np
 from rich.text import Text
 from textual.content import Content
 
-from stagescope import stages_report
 from stagescope.engine.protocol import Census, CorpusSweep, Evidence, StageMap, Texts
 from stagescope.engine.stages import STAGES
+from stagescope.reports import stages as stages_report
 from stagescope.screens.widgets import glyphs as g
 from stagescope.screens.widgets.glyphs import Glyphs
 from stagescope.text import fit, printable

@@ -4,7 +4,7 @@ Figure 3 of arXiv 2406.19384 on the prompt at hand and on the pinned ones: every
 then the sublayers; then a trace, every layer at every position; then every head; then the strongest prediction and
 suppression neurons together, beside random ones. It asks the engine by itself and keeps the last Sweep
 of each prompt and kind; coming back later costs nothing, as the engine remembers what it measured.
-sweep_keys.py says what keys do, sweep_words.py words the lines, figures.py draws.
+sweep_keys.py says what keys do, sweep_words.py words the lines, drawings/sweeps.py draws.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ from stagescope import actions
 from stagescope.answers import Answer
 from stagescope.engine.kinds import entries
 from stagescope.engine.protocol import Load, ModelInfo, Sweep, SweepRow, TakeSweep
+from stagescope.reports.sweep import over_words
+from stagescope.reports.sweep_units import CLASSES, RANDOM, members, sizes
 from stagescope.screens import sweep_words
 from stagescope.screens.asking import Chosen
 from stagescope.screens.sweep_deck import median_sweep
@@ -29,8 +31,6 @@ from stagescope.screens.sweep_keys import BETWEEN, SweepKeys
 from stagescope.screens.sweep_words import MEASURES, OF_ONE, VIEWS
 from stagescope.screens.widgets.line import Line
 from stagescope.screens.widgets.picture import Picture
-from stagescope.sweep_report import over_words
-from stagescope.sweep_units import CLASSES, RANDOM, members, sizes
 
 PANEL = 9  # lines a panel needs to be readable: three stand above each other where each has as many
 AROUND = 5  # lines that are no picture, but for the detail: header, prompt, views, status, footer
@@ -253,7 +253,7 @@ class SweepScreen(SweepKeys):
         return [self.medians[kind] for kind in VIEWS[self.view] if kind in self.medians]
 
     def _panel(self, measure: str, data: list[Sweep], width: int, height: int) -> Text:
-        from stagescope import figures  # brings plotext: 0.3 s, once
+        from stagescope.drawings import sweeps as figures
 
         chosen = self.chosen() and (self.kind, self.chosen()[0].layer + BETWEEN.get(self.kind, 0))
         look = {"chosen": chosen, "averaged": self._averaged(), "ascii_only": self.ascii_only}
@@ -268,20 +268,20 @@ class SweepScreen(SweepKeys):
         return f"median of {so_far}{len(self.prompts)} prompts"
 
     def _draw_heads(self, width: int, height: int) -> Text:
-        from stagescope import figures
+        from stagescope.drawings import sweeps as figures
 
         sweep = self.sweep("heads")
         look = {"chosen": (self.at_layer, self.at_head), "ascii_only": self.ascii_only}
         return figures.heads(sweep, self.measure, width, height, averaged=f"mean over {over_words(sweep)}", **look)
 
     def _draw_sets(self, width: int, height: int) -> Text:
-        from stagescope import figures
+        from stagescope.drawings import sweeps as figures
 
         look = {"chosen": self.chosen_set(), "averaged": self._averaged(), "ascii_only": self.ascii_only}
         return figures.sets([self.all_sets()], self.measure, width, height, **look)
 
     def _draw_trace(self, width: int, height: int) -> Text:
-        from stagescope import figures
+        from stagescope.drawings import sweeps as figures
 
         return figures.trace(self.sweep("trace"), width, height, chosen=self.cell(), ascii_only=self.ascii_only)
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from stagescope.engine.protocol import Sweep
 from stagescope.engine.tokens import Token
-from stagescope.sweep_report import MEASURES, summary
+from stagescope.reports.sweep import MEASURES, summary
 
 
 def median_sweep(sweeps: Sequence[Sweep]) -> Sweep:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from textual import on
 
-from stagescope.head_grid import window
+from stagescope.drawings.head_grid import window
 from stagescope.screens.asking import Asking
 from stagescope.screens.sweep_words import OF_ONE, VIEWS
 from stagescope.screens.widgets.picture import Picture
@@ -104,7 +104,7 @@ class SweepKeys(Asking):
     @on(Picture.Pressed)
     def _pressed(self, event: Picture.Pressed) -> None:
         """A click moves the cursor to the nearest layer or size, or to the head."""
-        from stagescope.curves import LABEL  # brings plotext, which is there by now
+        from stagescope.drawings.curves import LABEL  # brings plotext, which is there by now
 
         left, (width, height) = LABEL + 1, event.picture.size  # labels and the axis
         if self.view == "heads":

@@ -9,8 +9,9 @@ import numpy as np
 from rich.cells import cell_len
 from textual.content import Content
 
-from stagescope import sweep_report, sweep_units
 from stagescope.engine.protocol import Sweep, SweepRow
+from stagescope.reports import sweep as sweep_report
+from stagescope.reports import sweep_units
 from stagescope.screens.deck import excerpt
 from stagescope.screens.sweep_deck import median_and_worst
 from stagescope.screens.widgets import glyphs as g

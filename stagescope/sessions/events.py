@@ -32,11 +32,12 @@ from datetime import datetime
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from stagescope import __version__, report
+from stagescope import __version__
 from stagescope.engine import wire
 from stagescope.engine.protocol import DEFAULT_PROMPT, LENSES, MOST_PROMPTS, Load, ModelInfo
 from stagescope.engine.schedule import ScheduleError, parse
 from stagescope.history import STEPS
+from stagescope.reports import reading as report
 
 SCHEMA = "session/1"
 Event = dict[str, Any]

@@ -13,10 +13,11 @@ from dataclasses import dataclass, replace
 from itertools import zip_longest
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from stagescope import __version__, report
+from stagescope import __version__
 from stagescope.answers import collected
 from stagescope.engine import wire
 from stagescope.engine.protocol import EngineError, Load, ModelInfo, Progress, Read, Reading, Request
+from stagescope.reports import reading as report
 from stagescope.sessions import short
 from stagescope.sessions.events import Event, libraries, load_of
 from stagescope.sessions.files import Session

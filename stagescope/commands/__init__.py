@@ -1,0 +1,1 @@
+"""What the command line does: words to parsers to commands. cli.py calls them."""

@@ -1,0 +1,182 @@
+"""What `stagescope session` does. Each gives its exit code; nothing heavy is imported until it is needed."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from stagescope.commands.arguments import load_changes
+from stagescope.console import Progress, fail, last, print_json, print_lines, say
+
+if TYPE_CHECKING:
+    from stagescope.answers import Answer
+    from stagescope.engine.protocol import Reply
+    from stagescope.sessions.files import Session
+
+MOST = 40  # differences that are told
+
+
+def session(args: argparse.Namespace) -> int:
+    from stagescope.exports.formats import ExportError
+    from stagescope.sessions import files
+
+    try:
+        if args.action == "list":
+            return _list(args)
+        path = files.find(args.session)
+        if args.action in ("note", "name", "tag"):
+            return _append(path, args)
+        found = files.read(path)
+        if args.action == "delete":
+            files.remove(path)
+            print(path)
+            return 0
+        for warning in found.warnings if args.action != "replay" else ():  # which tells them itself
+            say(f"stagescope: {warning}")
+        return {"show": _show, "replay": _replay, "watch": _watch, "export": _export}[args.action](found, args)
+    except files.SessionError as error:
+        say(f"stagescope: {error}")
+        return 3
+    except ExportError as error:
+        exists = not args.force and Path(args.file).expanduser().is_file()
+        say(f"stagescope: {error}{' (--force overwrites it).' if exists else ''}")
+        return 1
+
+
+def _list(args: argparse.Namespace) -> int:
+    from stagescope.reports import session as session_report
+    from stagescope.sessions import files
+
+    found = list(files.all_sessions())
+    if args.json:
+        print_json({"schema": "sessions/1", "sessions": [session_report.session_json(one) for one in found]})
+    elif not found:
+        say("stagescope: no session was recorded yet: the app records one when it runs.")
+    else:
+        print_lines(session_report.sessions_table(found))
+    return 0
+
+
+def _show(session: Session, args: argparse.Namespace) -> int:
+    from stagescope.reports import session as session_report
+    from stagescope.reports.reading import finite
+
+    if args.json:
+        print_json({"schema": "session/1", "path": str(session.path), "events": finite(list(session.events))})
+    else:
+        print_lines(*session_report.session_text(session))
+    return 0
+
+
+def _append(path: Path, args: argparse.Namespace) -> int:
+    from stagescope.sessions import files
+
+    words = args.tags if args.action == "tag" else [args.text]
+    if not all(word.strip() for word in words):
+        say(f"stagescope: the {args.action} is empty: give some text.")
+        return 2
+    recording = files.held(path)
+    try:
+        match args.action:
+            case "note":
+                recording.write({"event": "note", "note": args.text})
+            case "name":
+                recording.write(files.named(args.text))
+            case "tag":
+                recording.write({"event": "tags", "tags": args.tags})
+    finally:
+        recording.let_go()
+    return 0
+
+
+def _replay(session: Session, args: argparse.Namespace) -> int:
+    from stagescope.engine.local import LocalEngine
+    from stagescope.reports import session as session_report
+    from stagescope.sessions.replay import replay
+
+    found, failure = last(lambda: replay(session, LocalEngine(), load_changes(args)), args.quiet)
+    if failure:
+        return fail(failure)
+    if args.json:
+        print_json(session_report.compared_json(session, found))
+    else:
+        print_lines(*session_report.compared_text(session, found, MOST))
+    return 1 if found.differences else 0
+
+
+def _watch(session: Session, args: argparse.Namespace) -> int:
+    from stagescope.watch import watch
+
+    return watch(session, load_changes(args))
+
+
+# ------------------------------------------------------------------------------------------------- export
+
+
+def _export(session: Session, args: argparse.Namespace) -> int:
+    from stagescope.exports import formats
+
+    path = Path(args.file).expanduser()
+    extension = path.suffix.lower().removeprefix(".")
+    if extension != "jsonl":
+        formats.format_of(path)
+    if args.event is not None and not 0 <= args.event < len(session.events):
+        say(f"stagescope: the session has events 0 to {len(session.events) - 1}, there is no {args.event}.")
+        return 2
+    until = len(session.events) if args.event is None else args.event + 1
+    if extension == "jsonl":
+        formats.save(path, session.path.read_bytes(), args.force)
+    elif extension in ("svg", "cast"):
+        formats.save(path, _filmed(session, until, extension, args), args.force)
+    else:
+        found, failure = last(lambda: answer_at(session, until, args), args.quiet)
+        if failure:
+            return fail(failure)
+        if found is None:
+            say("stagescope: nothing was answered up to there: there is nothing to export.")
+            return 2
+        formats.save(path, formats.render(found, extension), args.force)
+    print(path)
+    return 0
+
+
+def answer_at(session: Session, until: int, args: argparse.Namespace) -> Iterator[Reply | Answer]:
+    """The last answer among the first `until` events, asked again: Progress and replies, then it. Nothing without one."""
+    from dataclasses import replace
+
+    from stagescope.answers import Answer, collected
+    from stagescope.engine.local import LocalEngine
+    from stagescope.engine.protocol import Progress as Told
+    from stagescope.engine.protocol import Read
+    from stagescope.sessions.files import Session
+    from stagescope.sessions.replay import Step, steps
+
+    asked = [step for step in steps(Session(session.path, session.events[:until], ())) if isinstance(step, Step)]
+    if not asked:
+        return
+    step, engine, came = asked[-1], LocalEngine(), []
+    load = replace(step.load, **load_changes(args), cache=args.cache)
+    yield from engine.answer(load)
+    request = replace(step.request, part="whole") if isinstance(step.request, Read) else step.request
+    for reply in engine.answer(request):
+        yield reply
+        if not isinstance(reply, Told):
+            came.append(reply)
+    yield Answer(load, engine.info, step.request, collected(came), -1 if step.position is None else step.position)
+
+
+def _filmed(session: Session, until: int, extension: str, args: argparse.Namespace) -> bytes:
+    import asyncio
+
+    from stagescope import film
+
+    progress = Progress(args.quiet)
+    size = (args.width, args.height)
+    try:
+        if extension == "svg":
+            return asyncio.run(film.picture(session, until, *size, other=load_changes(args)))
+        return asyncio.run(film.cast(session, *size, progress.show, other=load_changes(args)))
+    finally:
+        progress.clear()

@@ -1,0 +1,144 @@
+"""The command `sweep`: many schedules against the baseline, over prompts or a text."""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from stagescope.commands.arguments import expect_file, expect_place, load_request, prompts_of, stdin, unreadable
+from stagescope.console import fail, last, print_json, print_lines, print_text, say, width
+
+if TYPE_CHECKING:
+    from rich.text import Text
+
+    from stagescope.engine.protocol import CorpusSweep, ModelInfo, Reply, Sweep, SweepCorpus, TakeSweep
+
+
+def sweep(args: argparse.Namespace) -> int:
+    from stagescope.engine.local import LocalEngine
+    from stagescope.engine.protocol import EngineError, FindToken, ModelInfo, Sweep, SweepCorpus, TakeSweep
+
+    try:
+        prompts, lines = prompts_of(args.prompts), _schedule_lines(args.schedules)
+        expect_file(args.corpus)
+        expect_place(args.svg, "the figure")
+    except EngineError as error:
+        return fail(error.failure)
+    engine, schedules = LocalEngine(), ()
+    layer = getattr(args, "layer", None)  # of heads and neurons
+
+    def request() -> TakeSweep | SweepCorpus:
+        if args.corpus is not None:
+            return SweepCorpus(args.corpus, args.kind, schedules, args.tokens, args.window, layer)
+        tracked = None if args.track is None else next(engine.answer(FindToken(args.track))).id
+        return TakeSweep(prompts, args.kind, schedules, args.position, tracked, layer)
+
+    def work() -> Iterator[Reply | list[Sweep]]:
+        nonlocal schedules
+        for reply in engine.answer(load_request(args)):
+            yield reply
+            if not isinstance(reply, ModelInfo) or reply.loaded:
+                continue
+            schedules = _schedules(args.schedules, lines, reply)  # a mistake in them costs no loading
+            if args.track is None or engine.tokenizer is not None:
+                recalled = engine.cached_sweeps if args.corpus is None else engine.cached_corpus
+                if found := recalled(request()):
+                    yield found
+                    return
+        asked_for = [(prompt, kind) for prompt in prompts for kind in (("schedules",) if schedules else args.kind)]
+        latest: dict[tuple[str, str], Sweep | None] = dict.fromkeys(asked_for)  # what is cached or short comes sooner
+        for reply in engine.answer(request()):
+            if isinstance(reply, Sweep):
+                latest[reply.prompt, reply.kind] = reply
+            yield [sweep for sweep in latest.values() if sweep] if isinstance(reply, Sweep) else reply
+
+    try:
+        result, failure = last(work, args.quiet)
+    except KeyboardInterrupt:
+        if args.corpus is not None and args.cache:
+            say("stagescope: interrupted. The same command goes on from here.")
+        raise
+    return fail(failure) if failure else _show_sweep(args, result)
+
+
+def _schedule_lines(file: str | None) -> list[str]:
+    from stagescope.engine.documents import shown_name
+    from stagescope.engine.protocol import EngineError
+
+    try:
+        data = b"" if file is None else stdin() if file == "-" else Path(file).read_bytes()
+        return data.decode("utf-8-sig").split("\n")
+    except OSError as error:
+        raise unreadable(file, error) from error
+    except UnicodeDecodeError as error:
+        hint = "A file of schedules is plain text."
+        raise EngineError("usage", f"{shown_name(file)} is not UTF-8 (byte {error.start} of it).", hint) from error
+
+
+def _schedules(file: str | None, lines: list[str], info: ModelInfo) -> tuple[str, ...]:
+    from stagescope.engine.documents import shown_name
+    from stagescope.engine.kinds import read_schedules
+    from stagescope.engine.protocol import EngineError
+
+    try:
+        known = {"n_heads": info.n_heads, "d_mlp": info.d_mlp}
+        return () if file is None else read_schedules(lines, info.n_layers, info.parallel, **known)
+    except EngineError as error:
+        failure = error.failure
+        raise EngineError(failure.kind, f"{shown_name(file)}: {failure.message}", failure.hint) from error
+
+
+def _show_sweep(args: argparse.Namespace, result: list[Sweep] | CorpusSweep) -> int:
+    from stagescope.reports import sweep as sweep_report
+    from stagescope.reports import sweep_table
+    from stagescope.reports.reading import left_out
+    from stagescope.text import printable
+
+    missing = [] if isinstance(result, list) else left_out(result, args.window)
+    for sentence in [*_remarks(result), *missing]:
+        say(f"stagescope: {printable(sentence)}")
+    if args.json:
+        write = sweep_report.sweep_json if isinstance(result, list) else sweep_report.corpus_json
+        print_json(write(result))
+    elif args.csv:
+        print_text("".join(f"{line}\n" for line in sweep_report.csv_lines(result)))
+    else:
+        print_lines(*([_curves(result, args.ascii)] if args.plot else []), *sweep_table.sweep_text(result, width()))
+    if args.svg is None:
+        return 0
+    from stagescope.drawings import sweeps as figures
+
+    sys.stdout.flush()
+    try:
+        figures.write_svg(Path(args.svg), result)
+    except OSError as error:
+        say(f"stagescope: the figure cannot be written to {printable(args.svg)} ({error.strerror}).")
+        return 1
+    return 0
+
+
+def _curves(result: list[Sweep] | CorpusSweep, is_ascii: bool) -> Text:
+    from stagescope.drawings.sweeps import curves
+
+    cells, lines = shutil.get_terminal_size((100, 50)) if sys.stdout.isatty() else (100, 50)
+    is_ascii = is_ascii or not (sys.stdout.encoding or "utf-8").lower().startswith("utf")
+    return curves(result, cells, min(lines - 1, 49), ascii_only=is_ascii)
+
+
+def _remarks(result: list[Sweep] | CorpusSweep) -> Iterator[str]:
+    """What a reader of the numbers should know: warnings of the model, rows that are marked, each reason once."""
+    from stagescope.reports.sweep_units import row_name
+
+    sweeps = result if isinstance(result, list) else [result]
+    yield from sweeps[0].model.warnings
+    marked: dict[str, dict[str, None]] = {}
+    for sweep in sweeps:
+        for row, reason in sorted(sweep.notes.items()):
+            marked.setdefault(reason, {})[row_name(sweep.rows[row])] = None
+    for reason, names in marked.items():
+        more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+        yield f"{', '.join([*names][:5])}{more}: {reason}"

@@ -1,0 +1,1 @@
+"""Numbers as pictures: in cells of a terminal, and as SVG."""

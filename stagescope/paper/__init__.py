@@ -1,0 +1,1 @@
+"""The paper's figures, its claims and what decides them: `stagescope paper`."""

@@ -1,0 +1,1 @@
+"""What the engine found, as text, JSON and numbers: one file a kind of answer."""
