@@ -397,9 +397,11 @@ def _position(request: Request) -> int:
 
 
 def _with(reply: Found, answer: Answer) -> Found:
-    """The reply, which from now on tells itself as part of this answer."""
+    """The reply, which from now on tells itself as part of this answer. It is not held by it in turn: a circle would keep
+    its arrays, 41 MiB for 2,000 tokens and 100 layers, until the collector comes by."""
     if isinstance(reply, Told):
-        object.__setattr__(reply, "_asked", answer)
+        others = tuple(None if other is reply else other for other in answer.replies)
+        object.__setattr__(reply, "_asked", replace(answer, replies=others))
     return reply
 
 

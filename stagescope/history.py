@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from stagescope.engine.schedule import Schedule, parse
 
@@ -60,6 +61,9 @@ class History:
         self.now, self.undone, self.set_aside = schedule, [], None
 
 
+_parsed = lru_cache(1024)(parse)  # a session that is watched is gone through again and again
+
+
 def again(log: Iterable[tuple[str, str]]) -> History:
     """The history that has this log. A step that cannot be (a log edited by hand) is taken as a plain change.
 
@@ -68,7 +72,7 @@ def again(log: Iterable[tuple[str, str]]) -> History:
     history = History(Schedule())
     for how, text in log:
         if how == "start":
-            history = History(parse(text))
+            history = History(_parsed(text))
         elif not (how in STEPS[2:] and getattr(history, how)() and str(history.now) == text):
-            history.change(parse(text))
+            history.change(_parsed(text))
     return history

@@ -9,6 +9,7 @@ from __future__ import annotations
 import shutil
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from io import StringIO
 from typing import TYPE_CHECKING, Any
 
@@ -97,8 +98,10 @@ def answer_of(told: Told) -> Answer | None:
     known."""
     if isinstance(told, Answer):
         return told
-    if told._asked is not None:
-        return told._asked
+    if isinstance(told, Answer):
+        return told
+    if (asked := told._asked) is not None:
+        return replace(asked, replies=tuple(told if reply is None else reply for reply in asked.replies))
     replies = tuple(told) if isinstance(told, tuple) else (told,)
     of = replies[-1].a if replies and isinstance(replies[-1], Comparison) else replies[-1] if replies else None
     if of is None or isinstance(of, Census):

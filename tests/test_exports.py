@@ -364,7 +364,7 @@ def test_a_file_is_written_whole_and_private_and_never_over_another(tmp_path, mo
     formats.save(path, b"two", overwrite=True)
     assert path.read_bytes() == b"two"
 
-    monkeypatch.setattr(formats, "_refuse", lambda *_: None)  # as if another came first after we had looked
+    monkeypatch.setattr(formats, "refuse", lambda *_: None)  # as if another came first after we had looked
     with pytest.raises(formats.ExportError, match="exists"):
         formats.save(path, b"three")
     assert path.read_bytes() == b"two" and os.listdir(tmp_path) == ["a.json"]

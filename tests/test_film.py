@@ -112,7 +112,13 @@ async def test_an_engine_that_never_ends_is_told_by_event(home, monkeypatch):
             async for reply in super().ask(request):
                 yield reply
 
-    monkeypatch.setattr(film, "PATIENCE", 1.0)
+    settled = film._settled
+
+    async def patient_until_the_edit(app, pilot):
+        monkeypatch.setattr(film, "PATIENCE", 0.2 if app.player.done == 4 else 60.0)
+        await settled(app, pilot)
+
+    monkeypatch.setattr(film, "_settled", patient_until_the_edit)
     with pytest.raises(film.FilmError, match=r"did not end what event 4 \(drop 3\) asks"):
         await film.cast(session(home), WIDTH, HEIGHT, engine_factory=Stuck)
 

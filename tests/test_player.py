@@ -13,6 +13,8 @@ from stagescope.screens import player_words
 from stagescope.screens.help import Help
 from stagescope.screens.neurons import NeuronsScreen
 from stagescope.screens.sweep import SweepScreen
+from stagescope.sessions import files
+from stagescope.sessions.events import plain
 from stagescope.watch import WatchApp
 
 
@@ -155,17 +157,40 @@ async def test_nothing_is_edited(home):
     async with watching(session(home)) as (player, pilot, _):
         await press(pilot, "$", "d", "x", "u", "colon", "slash", "tab", "s", "M", "b")
         assert (str(player.schedule), player.prompt) == ("", HOSTILE) and pilot.app.screen is player
-        await press(pilot, "?") if False else await pilot.press("?")
+        await pilot.press("?")
         assert isinstance(pilot.app.screen, Help)
         await pilot.press("space", "escape")
         assert pilot.app.screen is player and not player.playing
 
 
-@pytest.mark.parametrize("events", [[], [{"event": "note", "note": 7}, {"event": "cursor"}, {"event": "reading"}]])
+ODD = [
+    {"event": "note", "note": 7},
+    {"event": "cursor"},
+    {"event": "reading"},
+    {key: value for key, value in read("").items() if key != "position"},
+    {**read(""), "position": "2"},
+    {**read(""), "milliseconds": "soon"},
+    {**read(""), "numbers": {"output.entropy_bits": [[[1]], {}], "depths.top_p": 7, "tracked": None}},
+    {**read(""), "request": {**plain(Read(PROMPT)), "schedule": 7}},
+    {"event": "answer", "request": {"$type": "TakeSweep"}, "numbers": {}},
+]
+
+
+@pytest.mark.parametrize("events", [[], *([event] for event in ODD), ODD])
 async def test_a_session_edited_by_hand_is_watched(home, events):
     async with watching(session(home, events), size=(60, 16), ascii_only=True) as (player, pilot, _):
-        await press(pilot, "full_stop", "full_stop", "full_stop", "n", "$", "space")
-        assert f"{len(events) + 1} of {len(events) + 1}" in drawn(pilot.app) or player.playing
+        for n in range(2, len(events) + 2):
+            await press(pilot, "full_stop")
+            assert player.done == n
+        await press(pilot, "n", "0")
+        assert player.done == 1 and pilot.app.is_running
+
+
+def test_a_number_that_no_arithmetic_stands_is_skipped_and_told(home):
+    recorded = session(home, [read("")])
+    text = recorded.path.read_text()
+    recorded.path.write_text(text.replace('"position": -1', f'"position": -1, "milliseconds": 1{"0" * 400}'))
+    assert files.read(recorded.path).warnings == ("line 2 is skipped: it is no JSON",)
 
 
 async def test_a_session_that_looked_at_heads_is_watched_with_its_bar(home):

@@ -111,7 +111,7 @@ async def test_every_screen_exports_and_copies_what_it_shows(here, kind):
         await export(pilot, str(here / "a.csv"))
         rows = list(csv.DictReader((await written(pilot, here / "a.csv")).splitlines()))
         assert rows
-        table, row, cell = (screen.copied(what) for what in ("table", "row", "cell"))
+        table, row, cell = (screen.copied(what)() for what in ("table", "row", "cell"))
         assert len(table.splitlines()) == len(rows) + 1
         assert cell and cell in re.split("[\t\n]", row) and set(row.splitlines()) <= set(table.splitlines())
 
@@ -191,7 +191,7 @@ async def test_escape_ends_a_film_and_another_can_be_made(here, film):
         await export(pilot, "a.cast")
         await until(pilot, lambda: "film: event 1 of 2" in drawn(app))
         await pilot.press("escape")
-        await until(pilot, lambda: "no film is made" in drawn(app) and sharing.Sharing.filming is None)
+        await until(pilot, lambda: "no film is made" in drawn(app) and not app.explore.is_filming())
         assert not list(here.glob(".*cast"))
         film.write_text("fail")
         await export(pilot, "a.cast")
@@ -219,7 +219,7 @@ async def test_the_sweep_exports_all_prompts_and_kinds_of_its_view(here):
         await export(pilot, str(here / "a.csv"))
         rows = list(csv.DictReader((await written(pilot, here / "a.csv")).splitlines()))
         assert {(row["prompt"], row["kind"]) for row in rows} == {(p, k) for p in (PROMPT, "a b c") for k in ("drop", "swap")}
-        assert screen.copied("row").split("\t")[1].startswith("drop ")
+        assert screen.copied("row")().split("\t")[1].startswith("drop ")
 
 
 async def test_copy_says_where_it_went(monkeypatch):
@@ -232,8 +232,8 @@ async def test_copy_says_where_it_went(monkeypatch):
             await pilot.press(key)
             told = f"{what}: sent to the terminal's clipboard (tmux passes it on with set-clipboard on), and written to"
             await until(pilot, lambda told=told: told in drawn(app))
-            assert app.clipboard == app.explore.copied(what) == file.read_text().rstrip("\n")
-        assert app.explore.copied("cell") == app.explore.reading.texts[int(app.explore.reading.top_ids[-1, -1, 0])]
+            assert app.clipboard == app.explore.copied(what)() == file.read_text().rstrip("\n")
+        assert app.explore.copied("cell")() == app.explore.reading.texts[int(app.explore.reading.top_ids[-1, -1, 0])]
         await pilot.press("y", "escape")
         await until(pilot, lambda: app.screen is app.explore)
 

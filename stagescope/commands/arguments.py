@@ -28,7 +28,8 @@ def load_changes(args: argparse.Namespace) -> dict[str, Any]:
     """The fields of a Load that were given, to stand in place of those of a session."""
     names = ("model", "device", "dtype", "threads", "bos", "memory")
     given = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
-    return given | {name: True for name in ("chat", "offline") if getattr(args, name)}
+    given |= {name: True for name in ("chat", "offline") if getattr(args, name)}
+    return given if args.cache else given | {"cache": False}
 
 
 def prompt_of(word: str) -> str:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from stagescope.commands import parsers
 from stagescope.commands.arguments import load_request, prompt_of
 from stagescope.commands.asked import ask, print_answer, warn
-from stagescope.console import fail, last, width
+from stagescope.console import Progress, fail, last, width
 
 if TYPE_CHECKING:
     from stagescope.engine.local import LocalEngine
@@ -85,6 +85,8 @@ def _between(
     from stagescope.engine.local import LocalEngine
 
     one, other = LocalEngine(), LocalEngine()
+    shown = Progress(args.quiet)
+    other.tell = lambda told: shown.show(told.stage, told.done, told.seconds_left)
 
     def work() -> Iterator[Reply]:
         load = load_request(args)
@@ -93,4 +95,7 @@ def _between(
         a, b = sides(one)
         yield between(one, a, other, b)
 
-    return last(work, args.quiet)
+    try:
+        return last(work, args.quiet)
+    finally:
+        shown.clear()

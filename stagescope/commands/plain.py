@@ -68,7 +68,7 @@ def _looked_at(args: argparse.Namespace, resumed: Session | None) -> State:
     from stagescope.sessions import events
 
     state = events.fold(resumed.events) if resumed else events.State()
-    state = replace(state, load=replace(state.load, **load_changes(args), cache=args.cache))
+    state = events.with_load(state, load_changes(args))
     if args.prompt is not None:
         state = replace(state, prompt=prompt_of(args.prompt), position=-1, row=None)
     if args.edit is not None:

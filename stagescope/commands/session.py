@@ -77,7 +77,7 @@ def _append(path: Path, args: argparse.Namespace) -> int:
     if not all(word.strip() for word in words):
         say(f"stagescope: the {args.action} is empty: give some text.")
         return 2
-    recording = files.held(path)
+    recording = files.added_to(path)
     try:
         match args.action:
             case "note":
@@ -125,6 +125,10 @@ def _export(session: Session, args: argparse.Namespace) -> int:
     if args.event is not None and not 0 <= args.event < len(session.events):
         say(f"stagescope: the session has events 0 to {len(session.events) - 1}, there is no {args.event}.")
         return 2
+    if extension == "jsonl" and args.event is not None:
+        say("stagescope: .jsonl is the session whole: --event is for the other formats.")
+        return 2
+    formats.refuse(path, args.force)  # before anything is run for it
     until = len(session.events) if args.event is None else args.event + 1
     if extension == "jsonl":
         formats.save(path, session.path.read_bytes(), args.force)
@@ -157,7 +161,7 @@ def answer_at(session: Session, until: int, args: argparse.Namespace) -> Iterato
     if not asked:
         return
     step, engine, came = asked[-1], LocalEngine(), []
-    load = replace(step.load, **load_changes(args), cache=args.cache)
+    load = replace(step.load, **load_changes(args))
     yield from engine.answer(load)
     request = replace(step.request, part="whole") if isinstance(step.request, Read) else step.request
     for reply in engine.answer(request):
@@ -169,6 +173,7 @@ def answer_at(session: Session, until: int, args: argparse.Namespace) -> Iterato
 
 def _filmed(session: Session, until: int, extension: str, args: argparse.Namespace) -> bytes:
     import asyncio
+    from dataclasses import replace
 
     from stagescope import film
 
@@ -177,6 +182,7 @@ def _filmed(session: Session, until: int, extension: str, args: argparse.Namespa
     try:
         if extension == "svg":
             return asyncio.run(film.picture(session, until, *size, other=load_changes(args)))
+        session = replace(session, events=session.events[:until])
         return asyncio.run(film.cast(session, *size, progress.show, other=load_changes(args)))
     finally:
         progress.clear()

@@ -128,13 +128,18 @@ def between(engine_a: LocalEngine, read_a: Read, engine_b: LocalEngine, read_b: 
         if uses_means(asked.plan):
             for progress in engine.measure_averages():
                 engine.tell(progress)
-    a, b = (_Side(engine, asked, engine.prompt_at_hand(asked)) for engine, asked in sides)
-
     def step(fraction: float) -> None:
         engine_b.checkpoint()
         engine_b.tell(Progress(STAGE, fraction))
 
-    return _compared(a, b, step)
+    with engine_a.memory_told(), engine_b.memory_told():
+        try:
+            a, b = (_Side(engine, asked, engine.prompt_at_hand(asked)) for engine, asked in sides)
+            return _compared(a, b, step)
+        finally:
+            for engine, asked in sides:
+                if engine.prompt:
+                    engine.let_go(asked)
 
 
 def _check_vocabularies(a: tuple[LocalEngine, Question], b: tuple[LocalEngine, Question]) -> None:
@@ -147,6 +152,8 @@ def _check_vocabularies(a: tuple[LocalEngine, Question], b: tuple[LocalEngine, Q
         token = next(text for text in {**mine, **theirs} if mine.get(text) != theirs.get(text))
         ids = [f"token {vocabulary[token]}" if token in vocabulary else "none" for vocabulary in (mine, theirs)]
         why = f"“{printable(token)}” is {ids[0]} of one and {ids[1]} of the other"
+    elif (prefixes := [of.info.prefix and of.info.prefix.id for of in (one, other)])[0] != prefixes[1]:
+        why = "they put {} and {} before a prompt".format(*("nothing" if of is None else f"token {of}" for of in prefixes))
     elif asked.request.prompt == asked_other.request.prompt and asked.ids != asked_other.ids:
         why = f"they read this prompt as other tokens ({len(asked.ids)} and {len(asked_other.ids)})"
     if why:
@@ -267,6 +274,8 @@ def of_readings(a: Reading, b: Reading) -> Comparison:
         why = f"one has {a.model.d_vocab:,} tokens, the other {b.model.d_vocab:,}"
         raise EngineError("usage", f"the two models do not share a vocabulary: {why}.", "Compare two of one tokenizer.")
     check_lengths(len(a.tokens), len(b.tokens))
+    if (a.model.prefix and a.model.prefix.id) != (b.model.prefix and b.model.prefix.id):
+        raise EngineError("usage", "the two readings have other prefix tokens.", "Give both the same (--bos).")
     if any(a.texts[token] != b.texts[token] for token in a.texts.keys() & b.texts.keys()):
         raise EngineError("usage", "the two models do not share a vocabulary: a token has two texts.")
     if a.lens != b.lens:

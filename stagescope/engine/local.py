@@ -11,6 +11,7 @@ import queue
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Generator, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
@@ -102,7 +103,7 @@ class LocalEngine:
         work |= {TakeSweep: self._sweep, SweepCorpus: self._corpus}
         if self.info is None and not isinstance(request, Load):
             raise EngineError("error", "no model is loaded.", "Load one first.")
-        try:
+        with self.memory_told():
             if isinstance(request, OfStages):
                 yield from self._of_stages(request)
             elif isinstance(request, OfCauses):
@@ -111,6 +112,12 @@ class LocalEngine:
                 yield from cause_answers.answer(self, request)
             else:
                 yield from work[type(request)](request)
+
+    @contextmanager
+    def memory_told(self) -> Iterator[None]:
+        """When memory runs out what was kept is given back, and an EngineError says so."""
+        try:
+            yield
         except (MemoryError, RuntimeError) as error:
             from stagescope.engine.memory import is_out_of_memory, out_of_memory
 

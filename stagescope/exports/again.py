@@ -70,7 +70,7 @@ def _words(answer: Answer) -> tuple[list[str], list[str]] | None:
     """The command with its options, and its texts. None: it would need a token's text, a file of schedules, or there is none."""
     request = answer.request
     match request:
-        case Read():
+        case Read(tracked=None):
             read = _options(request, schedule="--edit", position="--position", top="--top", lens="--lens")
             return ["read", *read, *(["--top", "8"] if request.top == 8 else [])], [request.prompt]
         case TakeSweep(schedules=(), tracked=None):
@@ -81,7 +81,7 @@ def _words(answer: Answer) -> tuple[list[str], list[str]] | None:
             return ["sweep", *_options(request, kinds="--kind", layer="--layer", **names)], []
         case TakeCensus():
             return ["neurons"], []
-        case ShowNeurons():
+        case ShowNeurons(top=8):
             prompt = [request.prompt] if request.prompt else []
             return ["neurons", "--top", str(request.most), *_options(request, layer="--layer")], prompt
         case TakeEvidence():
@@ -109,6 +109,7 @@ def _words(answer: Answer) -> tuple[list[str], list[str]] | None:
             second = ["--with-edit", b.schedule] if b.schedule != a.schedule else []
             second += ["--with-prompt", b.prompt] if b.prompt != a.prompt else []
             second += ["--with-model", answer.last.b.model.name] if _is_of_two_models(answer) else []
+            second += ["--position", str(answer.position)] if answer.position not in (-1, len(answer.last.a.tokens) - 1) else []
             return ["compare", *_options(a, schedule="--edit", lens="--lens"), *_glued(second)], [a.prompt]
     return None
 

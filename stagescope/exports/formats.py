@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from typing import NamedTuple
@@ -33,7 +35,7 @@ class ExportError(Exception):
 
 
 # In the order in which they are offered. "svg" is a picture of the screen and "cast" a film of the session: who has a
-# screen or a session makes these bytes himself (screens/sharing.py, cast.py).
+# screen or a session makes these bytes himself (screens/sharing.py, film.py).
 FORMATS = (
     Format("json", "JSON", "json_file", "the schema of the command line"),
     Format("csv", "CSV", "csv_file", "one table, a line a thing measured"),
@@ -80,22 +82,42 @@ def render(answer: Answer, extension: str) -> bytes:
         raise ExportError(f"{format.name} needs the package {needed}: pip install {needed}") from error
 
 
+def refuse(path: Path, overwrite: bool = False) -> None:
+    """Before anything is made for a file: raises ExportError where it could not be written, as far as that can be told."""
+    with _told(path := Path(os.path.expanduser(path))):
+        if path.is_dir():
+            raise ExportError(f"{_shown(path)} is a folder: name a file in it")
+        if not path.parent.is_dir():
+            raise ExportError(f"there is no folder {_shown(path.parent)} to write {_shown(path.name)} in: make it first")
+        if path.exists() and not path.is_file():  # a terminal, /dev/null, a pipe that nobody reads
+            raise ExportError(f"{_shown(path)} is no regular file, and stays as it is: name another")
+        if not overwrite and os.path.lexists(path):
+            raise FileExistsError(errno.EEXIST, "File exists", str(path))
+
+
 def save(path: Path, data: bytes, overwrite: bool = False) -> None:
     """Write a file whole or not at all, 0600. Raises ExportError: it exists, is a folder, cannot be written.
 
     `~` is the home folder. A symbolic link stays, and its target is what is overwritten.
     """
-    path = Path(os.path.expanduser(path))
-    try:
-        _refuse(path, overwrite)
-        if not overwrite:  # the name is taken in one step: two that write at once cannot both have it
-            os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
-        try:
+    refuse(path, overwrite)
+    with _told(path := Path(os.path.expanduser(path))):
+        if overwrite:
             paths.write_atomic(path, data)
-        except BaseException:
-            if not overwrite:
-                path.unlink(missing_ok=True)
-            raise
+            return
+        whole = path.with_name(f".{path.name}.{os.getpid()}.whole")
+        try:
+            paths.write_atomic(whole, data)
+            os.link(whole, path)  # takes the name in one step: of two that write at once one has it
+        finally:
+            whole.unlink(missing_ok=True)
+
+
+@contextmanager
+def _told(path: Path) -> Iterator[None]:
+    """What a system says of a file, as an ExportError."""
+    try:
+        yield
     except FileExistsError as error:
         raise ExportError(f"{_shown(path)} exists: name another file, or ask for it to be overwritten") from error
     except (OSError, ValueError) as error:  # ValueError: a NUL or half a character in the name
@@ -104,18 +126,6 @@ def save(path: Path, data: bytes, overwrite: bool = False) -> None:
         why = getattr(cause, "strerror", None) or printable(str(cause))
         advice = ADVICE.get(number, "name a file in a folder that you can write")
         raise ExportError(f"cannot write {_shown(path)} ({why}): {advice}") from error
-
-
-def _refuse(path: Path, overwrite: bool) -> None:
-    """What no name would make right. Raises ExportError; OSError where even looking fails."""
-    if path.is_dir():
-        raise ExportError(f"{_shown(path)} is a folder: name a file in it")
-    if not path.parent.is_dir():
-        raise ExportError(f"there is no folder {_shown(path.parent)} to write {_shown(path.name)} in: make it first")
-    if path.exists() and not path.is_file():  # a terminal, /dev/null, a pipe that nobody reads
-        raise ExportError(f"{_shown(path)} is no regular file, and stays as it is: name another")
-    if not overwrite and os.path.lexists(path):
-        raise FileExistsError(errno.EEXIST, "File exists", str(path))
 
 
 def _shown(path: Path | str) -> str:

@@ -69,7 +69,7 @@ def side_words(reading: Reading, other: Reading, ascii_only: bool = False) -> st
 
 def mean_over(found: Comparison) -> list[int]:
     """Positions that enter a mean, as of one reading."""
-    return mean_positions(found.a.model, found.a.tokens, [at for at in found.a.positions if at in found.b.positions])
+    return mean_positions(found.a.model, found.a.tokens, sorted({*found.a.positions} & {*found.b.positions}))
 
 
 def effect_words(found: Comparison, at: int) -> list[str]:

@@ -10,7 +10,7 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from stagescope.sessions.events import Event, State, fold
+from stagescope.sessions.events import Event, fold
 from stagescope.sessions.files import Session
 from stagescope.sessions.replay import Compared, Difference
 from stagescope.text import fit, printable
@@ -60,9 +60,9 @@ def event_words(event: Event) -> str:
 def _effect(event: Event) -> str:
     """The KL at the position looked at, where the reading has one."""
     numbers, at = event.get("numbers"), event.get("position")
-    kl = numbers.get("effect.kl_nats") if isinstance(numbers, dict) else None
-    if isinstance(kl, list) and isinstance(at, int) and -len(kl) <= at < len(kl) and isinstance(kl[at], int | float):
-        return f" (KL {kl[at]:.3g} at token {at})"
+    kl = numbers.get("depths.kl_nats") if isinstance(numbers, dict) else None
+    if isinstance(kl, list) and kl and type(kl[-1]) in (int, float) and type(at) is int:
+        return f" (KL {kl[-1]:.3g} at token {at})"
     return ""
 
 
@@ -74,24 +74,20 @@ def _text(value: Any) -> str:
 
 
 def session_json(session: Session) -> dict[str, Any]:
-    state, model = fold(session.events), _model(session)
+    state = fold(session.events)
     return {
         "id": session.id,
         "path": str(session.path),
         "name": session.name,
         "tags": list(session.tags),
         "started": _started(session),
-        "model": model,
+        "model": state.load.model,
         "events": len(session.events),
         "notes": sum(event["event"] == "note" for event in session.events),
         "prompt": state.prompt,
         "schedule": state.schedule,
         "warnings": list(session.warnings),
     }
-
-
-def _model(session: Session) -> str:
-    return fold(session.events, State()).load.model
 
 
 def _started(session: Session) -> str:

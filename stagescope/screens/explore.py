@@ -160,7 +160,9 @@ class Explore(ExploreKeys, ExploreBeside, ExploreJobs, Recording, Sharing):
         """The reading that the stack shows, once it is read to the end."""
         if not self.is_complete():
             return None
-        return Answer(self.load, self.reading.model, self.answered, (self.reading,), self.position(self.reading))
+        at = self.position(self.reading)
+        shown = at if at < len(self.reading.tokens) - 1 else -1
+        return Answer(self.load, self.reading.model, replace(self.answered, position=shown), (self.reading,), at)
 
     def under_cursor(self) -> tuple[dict[str, Any], str]:
         """The row's depth at the chosen token; its top token, or in the grid of the change the KL."""
@@ -168,8 +170,8 @@ class Explore(ExploreKeys, ExploreBeside, ExploreJobs, Recording, Sharing):
         where = {"position": self.position(self.reading), "depth": row.depth if row else None}
         return where, "kl_nats" if self.view == "delta" else "top1"
 
-    def copied(self, what: str) -> str | None:
-        return self.command() if what == "command" else super().copied(what)
+    def copied(self, what: str) -> Callable[[], str | None]:
+        return self.command if what == "command" else super().copied(what)
 
     def wanted(self) -> Read:
         return Read(self.prompt, str(self.schedule), self.at, lens=self.lens, tracked=self.tracked)
@@ -259,6 +261,7 @@ class Explore(ExploreKeys, ExploreBeside, ExploreJobs, Recording, Sharing):
         self.declined.clear()
         self.load = load
         self.info = self.census = self.tracked = None
+        self.tracked_text = ""
         self.reading = self.answered = self.output = self.output_for = None
         self.history, self.stack_rows, self.at = History(self.schedule), [], -1
         self.census_wanted = True

@@ -23,7 +23,7 @@ from stagescope.screens.help import Help
 from stagescope.screens.widgets.line import Line
 from stagescope.screens.widgets.stack import Stack
 from stagescope.sessions import replay, short
-from stagescope.sessions.events import State, fold
+from stagescope.sessions.events import State, fold, with_load
 from stagescope.sessions.files import Session
 from stagescope.text import printable
 
@@ -58,6 +58,7 @@ class Player(Explore, inherit_bindings=False):
         # What the app opened with was written as the first prompt: until then it was on the screen already.
         texts = [event.get("prompt") for event in self.events if event["event"] == "prompt"]
         self.opened_with = State(prompt=texts[0]) if texts and isinstance(texts[0], str) else State()
+        self.folded = (0, self.opened_with)  # a number of events, and what they lead to: playing goes on from there
         self.done = min(1, len(self.events))  # events that are behind
         self.playing, self.speed, self.next_due = playing, SPEEDS[0], None
         self.opened_for: tuple[object, ...] = ()  # what the screen beside the stack was opened for
@@ -81,8 +82,10 @@ class Player(Explore, inherit_bindings=False):
 
     def state_of(self, done: int) -> State:
         """What is looked at when so many events are behind."""
-        state = fold(self.events[:done], self.opened_with)
-        return replace(state, load=replace(state.load, **self.other))
+        before, state = self.folded if self.folded[0] <= done else (0, self.opened_with)
+        state = fold(self.events[before:done], state)
+        self.folded = (done, state)
+        return with_load(state, self.other)
 
     def go_to(self, done: int) -> None:
         """Look at what the session looked at after so many events, of which there is one at least."""
@@ -262,7 +265,7 @@ class Player(Explore, inherit_bindings=False):
     # -------------------------------------------------------------------------------------- comparing
 
     def record_answer(self, request: Request, replies: Sequence[Reply]) -> None:
-        """Nothing is recorded: what was recorded then is held against it."""
+        """Here it is not written: what was written then is held against it."""
         if replies and repr(request) in self.asked:
             self.came[repr(request)] = short.of_replies(collected(replies))
             self.draw_status()

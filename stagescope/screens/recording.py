@@ -5,7 +5,7 @@ A prompt is written when the typing rests, the cursor when it rests, and either 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import replace
 from typing import Any
 
@@ -37,10 +37,10 @@ class Recording(Frame):
     session: files.Recording | None = None
     recorded = State()  # what the session says is looked at
     record_failed = False
-    resting = None  # a timer: the cursor moved
+    resting, resting_at = None, None  # a timer: the cursor moved, and where to
     to_restore: State | None = None  # once its model is there
     row_wanted: int | None = None  # once its rows are there
-    numbered: tuple[Read, int] | None = None  # the reading and the position whose numbers were written last
+    numbered: Set[tuple[Read, int]] = frozenset()  # readings and positions whose numbers the session has, of this model
 
     # ------------------------------------------------------------------------------------ what is looked at
 
@@ -106,6 +106,7 @@ class Recording(Frame):
     def begin_session(self, info: ModelInfo) -> None:
         """A new one, or that of before goes on. Once the model is known."""
         again_, self.goes_on = self.goes_on, None
+        self.numbered = frozenset()
         try:
             if again_ is not None:
                 self.session = files.go_on(again_.path, self.load, info)
@@ -146,9 +147,11 @@ class Recording(Frame):
             now = replace(now, prompt=self.recorded.prompt)
         moved = (now.position, now.row) != (self.recorded.position, self.recorded.row)
         if not rests and moved and now == replace(self.recorded, position=now.position, row=now.row):
-            if self.resting:
-                self.resting.stop()
-            self.resting = self.set_timer(REST, self._rest)
+            if self.resting_at != (now.position, now.row):  # a job that tells how far it is draws again and again
+                self.resting_at = (now.position, now.row)
+                if self.resting:
+                    self.resting.stop()
+                self.resting = self.set_timer(REST, self._rest)
             return
         before, self.recorded = self.recorded, now  # first: a write that fails is told, and what draws that comes here
         for event in changes(before, now):
@@ -159,13 +162,13 @@ class Recording(Frame):
         if self.session is None:
             return
         now, reading = self.state(), self.reading
-        self.resting = None
+        self.resting = self.resting_at = None
         moved = replace(self.recorded, position=now.position, row=now.row)
         before, self.recorded = self.recorded, moved
         for event in changes(before, moved):
             at = (self.answered, self.position(reading))
-            if reading is not None and self.is_complete() and at != self.numbered:
-                event, self.numbered = {**event, "numbers": short.of_position(reading, at[1])}, at
+            if reading is not None and self.is_complete() and at not in self.numbered:
+                event, self.numbered = {**event, "numbers": short.of_position(reading, at[1])}, self.numbered | {at}
             self.record(event)
         self.draw_status()
 
@@ -176,6 +179,7 @@ class Recording(Frame):
         if self.session is not None and info.loaded:
             model = {**report.model_json(info), "noise_kl": None if info.noise_kl != info.noise_kl else info.noise_kl}
             self.record({"event": "model", "load": plain(self.load), "model": model})
+            self.numbered = frozenset()
             self.recorded = replace(self.recorded, load=self.load)
 
     def record_reading(self, request: Read, reading: Reading) -> None:
@@ -184,9 +188,11 @@ class Recording(Frame):
             return
         self.record_changes(rests=True)
         at = self.position(reading)
-        self.numbered = (request, at)
         event: dict[str, Any] = {"event": "reading", "request": plain(request), "position": at}
-        event |= {"numbers": short.of_reading(reading, at), "cached": reading.cached}
+        if (request, at) not in self.numbered:  # undo and redo come by again and again
+            self.numbered |= {(request, at)}
+            event["numbers"] = short.of_reading(reading, at)
+        event["cached"] = reading.cached
         self.record(event | {"milliseconds": round(reading.milliseconds, 1)} if not reading.cached else event)
 
     def record_answer(self, request: Request, replies: Sequence[Reply]) -> None:

@@ -71,6 +71,11 @@ class Sharing(Frame):
 
         if format.module:
             Sharing.extension = format.extension
+        try:
+            formats.refuse(path, overwrite=True)  # before a film is made for it
+        except ExportError as error:
+            self.say(str(error))
+            return
         if path.is_file():
             question = f"{printable(str(path))} exists. Overwrite it? y or n."
             self.app.push_screen(Confirm(question), lambda yes: self._begin_file(answer, path, True) if yes else None)
@@ -104,9 +109,6 @@ class Sharing(Frame):
         except Exception as error:  # a mistake of ours: it costs the file, not the session
             self.tell(f"not written, by an error of stagescope's own: {type(error).__name__}: {printable(str(error))}")
             return
-        finally:
-            if extension == "cast":
-                Sharing.filming = None
         explore = getattr(self.app, "explore", None)
         if explore is not None:
             explore.record({"event": "export", "format": extension, "path": str(path)})
@@ -152,7 +154,7 @@ class Sharing(Frame):
             made.unlink(missing_ok=True)
 
     def is_filming(self) -> bool:
-        return Sharing.filming is not None
+        return Sharing.filming is not None and not Sharing.filming.is_finished
 
     def cancel_film(self) -> bool:
         """Whether there was one to end."""
@@ -171,27 +173,34 @@ class Sharing(Frame):
 
     def _copy(self, what: str | None) -> None:
         if what is not None:
-            text = self.copied(what)
-            self.say(send(self.app, what, text) if text else f"there is no {what} here to be copied")
+            self.app.run_worker(self._send(what), group="copy", exclusive=True)
 
-    def copied(self, what: str) -> str | None:
-        """Tab-separated; the table with its header. None where there is nothing."""
+    async def _send(self, what: str) -> None:
+        text = await asyncio.to_thread(self.copied(what))  # the table of a long reading takes seconds
+        self.tell(send(self.app, what, text) if text else f"there is no {what} here to be copied")
+
+    def copied(self, what: str) -> Callable[[], str | None]:
+        """What is looked at now as text, once it is called: tab-separated, the table with its header; None where there is
+        nothing."""
         answer = self.answer()
         if answer is None:
-            return None
+            return lambda: None
         if what == "command":
-            return again.command(answer)
-        numbers = as_numbers(answer)
-        if what == "table":
-            return "\n".join(map(_line, [numbers.columns, *numbers.rows]))
-        where, column = self.under_cursor()
-        at = {numbers.columns.index(name): value for name, value in where.items() if name in numbers.columns}
-        rows = [row for row in numbers.rows if all(row[index] == value for index, value in at.items())]
-        if not rows:
-            return None
-        if what == "row":
-            return "\n".join(map(_line, rows))
-        return _text(rows[0][numbers.columns.index(column)])
+            return partial(again.command, answer)
+        return partial(_cells, answer, what, *(self.under_cursor() if what != "table" else ({}, "")))
+
+
+def _cells(answer: Answer, what: str, where: Mapping[str, Any], column: str) -> str | None:
+    numbers = as_numbers(answer)
+    if what == "table":
+        return "\n".join(map(_line, [numbers.columns, *numbers.rows]))
+    at = {numbers.columns.index(name): value for name, value in where.items() if name in numbers.columns}
+    rows = [row for row in numbers.rows if all(row[index] == value for index, value in at.items())]
+    if not rows:
+        return None
+    if what == "row":
+        return "\n".join(map(_line, rows))
+    return _text(rows[0][numbers.columns.index(column)])
 
 
 def send(app: Any, what: str, text: str) -> str:

@@ -29,6 +29,7 @@ import platform
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, fields, replace
 from datetime import datetime
+from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -74,6 +75,12 @@ def begun(
 ) -> State:
     """What is looked at where nothing has been done yet. Raises ScheduleError."""
     return State(load, prompt, (("start", str(parse(schedule))),), lens=lens, position=position)
+
+
+def with_load(state: State, given: dict[str, Any]) -> State:
+    """With fields of Load in place of its own. A token that is followed is one of its model's."""
+    load = replace(state.load, **given)
+    return replace(state, load=load) if load.model == state.load.model else replace(state, load=load, tracked=None, tracked_text="")
 
 
 # Event -> the fields of State that it carries, under the same names. The schedule's log and the load stand apart.
@@ -191,6 +198,7 @@ def _are_texts(values: Any) -> bool:
     return isinstance(values, tuple) and all(isinstance(value, str) for value in values)
 
 
+@lru_cache(4096)
 def _is_schedule(text: str) -> bool:
     try:
         return str(parse(text)) == text

@@ -12,7 +12,7 @@ import json
 import os
 import secrets
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -21,7 +21,7 @@ from pathlib import Path
 
 from stagescope import paths
 from stagescope.engine.protocol import DEFAULT_PROMPT, Load, ModelInfo
-from stagescope.sessions.events import CARRIED, SCHEMA, SYNCED, Event, about
+from stagescope.sessions.events import CARRIED, SCHEMA, SYNCED, Event, about, plain
 from stagescope.text import printable
 
 SUFFIX = ".jsonl"
@@ -30,6 +30,7 @@ LONGEST_NAME = 100
 MOST_WARNINGS = 20
 _KNOWN = {*CARRIED, *SYNCED, "model", "schedule", "reading"}
 _BEGIN = b'{"event": "session"'
+_LARGE = (b'{"event": "reading"', b'{"event": "answer"')
 
 
 class SessionError(Exception):
@@ -46,7 +47,8 @@ class Recording:
     path: Path
     descriptor: int
     began: float = field(default_factory=time.monotonic)
-    left: bytes = b""  # what could not be written yet
+    left: deque[bytes] = field(default_factory=deque)  # what could not be written yet
+    load: Load = Load()  # that it was begun with
     worth_keeping: bool = False
     syncing: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1))  # fsync takes 1 to 50 ms
     synced: Future | None = None
@@ -61,13 +63,16 @@ class Recording:
         Raises SessionError (a full disk, a file that was removed): what is left is written before the next event.
         """
         event = {"event": event["event"], "t": round(time.monotonic() - self.began, 3), **event}
-        self.worth_keeping = self.worth_keeping or _is_done_by_someone(event)
-        self.left += json.dumps(event, allow_nan=False).encode() + b"\n"
+        self.worth_keeping = self.worth_keeping or _is_done_by_someone(event, self.load)
         if not os.fstat(self.descriptor).st_nlink:  # 1 us
+            self.left.clear()
             raise SessionError(f"the file of the session was removed: {printable(str(self.path))}")
+        self.left.append(json.dumps(event, allow_nan=False).encode() + b"\n")
         try:
             while self.left:
-                self.left = self.left[os.write(self.descriptor, self.left) :]
+                self.left[0] = self.left[0][os.write(self.descriptor, self.left[0]) :]
+                if not self.left[0]:
+                    self.left.popleft()
             if self.synced and self.synced.done():
                 self.synced.result()  # raises what the disk said
         except OSError as error:
@@ -96,14 +101,16 @@ class Recording:
         self.descriptor = -1
 
 
-def _is_done_by_someone(event: Event) -> bool:
+def _is_done_by_someone(event: Event, load: Load) -> bool:
     match event["event"]:
+        case "model":
+            return event["load"] != plain(load)
         case "prompt":
             return event["prompt"] != DEFAULT_PROMPT
         case "schedule":
             return bool(event["schedule"])
         case name:
-            return name in ("opened", "note", "name", "tags", "export", "deck", "tracked", "screen")
+            return name in ("opened", "note", "name", "tags", "export", "deck", "tracked", "screen", "lens", "view")
 
 
 def begin(load: Load, info: ModelInfo | None = None) -> Recording:
@@ -115,6 +122,7 @@ def begin(load: Load, info: ModelInfo | None = None) -> Recording:
             break
         except FileExistsError:  # of another app, begun in the same second
             continue
+    recording.load = load
     recording.write({"event": "session", "schema": SCHEMA, "id": name, **about(load, info)})
     return recording
 
@@ -133,7 +141,7 @@ def held(path: Path) -> Recording:
         end = file.seek(0, os.SEEK_END)
         file.seek(max(end - 1, 0))
         if file.read(1) not in (b"\n", b""):
-            recording.left = b"\n"  # the last line was cut
+            recording.left.append(b"\n")  # the last line was cut
     return recording
 
 
@@ -164,9 +172,23 @@ def named(name: str) -> Event:
     name = name.strip()
     if name == "last":
         raise SessionError("last is the latest session: choose another name")
+    if os.sep in name or name.endswith(SUFFIX):
+        raise SessionError(f"{printable(name)[:LONGEST_NAME]} would be the name of a file: leave {os.sep} and {SUFFIX} out")
     if len(name) > LONGEST_NAME:
         raise SessionError(f"a name of {len(name):,} characters is too long: {LONGEST_NAME} at most")
     return {"event": "name", "name": name}
+
+
+def added_to(path: Path) -> Recording:
+    """As `held`, for what is added from outside: its time goes on from the last event's."""
+    recording = held(path)
+    try:
+        events = read(path).events
+    except SessionError:
+        recording.let_go()
+        raise
+    recording.began -= events[-1]["t"] if events else 0.0
+    return recording
 
 
 def remove(path: Path) -> None:
@@ -207,8 +229,9 @@ class Session:
         return tuple(dict.fromkeys(tag for tags in given if isinstance(tags, list) for tag in tags if _is_text(tag)))
 
 
-def read(path: Path) -> Session:
-    """Raises SessionError for what is no session at all."""
+def read(path: Path, numbers: bool = True) -> Session:
+    """Raises SessionError for what is no session at all. numbers: False leaves readings and answers empty, which are nearly
+    all of a file."""
     events, warnings, unknown = [], [], Counter()
     try:
         with open(path, "rb") as file:
@@ -217,7 +240,7 @@ def read(path: Path) -> Session:
                 raise SessionError(f"{printable(str(path))} is no session: name a .jsonl file that stagescope wrote")
             file.seek(0)
             for number, line in enumerate(iter(lambda: file.readline(LONGEST), b""), 1):
-                event = _event(line)
+                event = _event(line) if numbers or not line.startswith(_LARGE) else {"event": "reading", "t": 0.0}
                 if isinstance(event, str):
                     warnings += [f"line {number} is skipped: {event}"]
                     continue
@@ -240,7 +263,7 @@ def _event(line: bytes) -> Event | str:
     if not line.endswith(b"\n"):
         return "it was cut" if len(line) < LONGEST else f"it is longer than {LONGEST >> 20} MiB"
     try:
-        event = json.loads(line)
+        event = json.loads(line, parse_int=_whole, parse_constant=_no_number)
     except (ValueError, RecursionError):
         return "it is no JSON"
     if not isinstance(event, dict) or not _is_text(event.get("event")):
@@ -248,6 +271,17 @@ def _event(line: bytes) -> Event | str:
     if type(event.get("t")) not in (int, float) or not 0 <= event["t"] < 1e9:
         return "it has no time"
     return event
+
+
+def _whole(digits: str) -> int:
+    """No number of ours has more digits, and arithmetic with some that have fails."""
+    if len(digits) > 16:
+        raise ValueError("too large")
+    return int(digits)
+
+
+def _no_number(word: str) -> float:
+    raise ValueError(f"{word} is no JSON")
 
 
 def _is_header(event: Event | str) -> bool:
@@ -291,7 +325,7 @@ def session_files() -> list[Path]:
 
 
 def all_sessions() -> Iterator[Session]:
-    """Those of the data folder that can be read, the latest first."""
+    """Those of the data folder that can be read, the latest first, without their numbers."""
     for path in session_files():
         with contextlib.suppress(SessionError):
-            yield read(path)
+            yield read(path, numbers=False)

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from stagescope.engine.local import LocalEngine
 
 SAME, OTHER_DEVICE, HALF = 1e-3, 5e-3, 5e-2
+ODD = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)  # of a request edited by hand
 
 
 class Difference(NamedTuple):
@@ -73,11 +74,13 @@ def steps(session: Session) -> Iterator[Step | str]:
         elif name in ("reading", "answer"):
             request, numbers = _request(event), event.get("numbers")
             position = event.get("position") if name == "reading" else None
-            fits = isinstance(request, Read) == (name == "reading") and type(position) in (int, type(None))
-            if request is None or not isinstance(numbers, dict) or not fits:
+            fits = isinstance(request, Read) == (name == "reading") and (name == "answer" or type(position) is int)
+            if request is None or not isinstance(numbers, dict | None) or not fits:
                 yield f"event {index} is skipped: it is no {name} of this version"
                 continue
             reading = request if name == "reading" else reading
+            if numbers is None:  # as those of the same reading before
+                continue
             yield Step(index, load, model, request, position, numbers)
         elif name == "cursor" and reading is not None and isinstance(event.get("numbers"), dict):
             position = event["numbers"].get("position")
@@ -106,24 +109,25 @@ def replay(
     remarks = dict.fromkeys([*session.warnings, *skipped, *_versions(session)])
     differences, numbers, largest = [], 0, 0.0
     loaded: Load | None = None
-    readings: dict[Read, Reading] = {}
+    asked_last: Read | None = None  # whose reading is at hand: what the cursor told is of the latest
     for done, step in enumerate(asked):
-        load = replace(step.load, cache=False, **(other or {}))
+        load = replace(step.load, **(other or {}) | {"cache": False})
         if load != loaded:
             for reply in engine.answer(load):
                 if isinstance(reply, Progress):
                     yield reply
             loaded = load
-            readings.clear()
+            asked_last = None
         remarks |= dict.fromkeys(_other_model(step.model, engine.info))
-        name = printable(getattr(step.request, "schedule", "") or type(step.request).__name__)
+        name = printable(str(getattr(step.request, "schedule", "") or type(step.request).__name__))
         yield Progress(f"replay {done + 1} of {len(asked)}: {name[:60]}", done / len(asked))
         try:
             if isinstance(step.request, Read):
                 key = replace(step.request, position=-1, part="whole")
-                if key not in readings:
-                    *_, readings[key] = engine.answer(key)
-                now = _of_reading(readings[key], step)
+                if key != asked_last:
+                    *_, reading = engine.answer(key)
+                    asked_last = key
+                now = _of_reading(reading, step)
             else:
                 came = []
                 for reply in engine.answer(step.request):
@@ -132,7 +136,7 @@ def replay(
                     else:
                         came.append(reply)
                 now = short.of_replies(collected(came))
-        except (EngineError, TypeError, AttributeError) as error:  # a request edited by hand holds anything
+        except (EngineError, *ODD) as error:
             differences.append(Difference(step.event, name, "an answer", printable(str(error))[:200], 0.0))
             continue
         if lacking := now.keys() - step.numbers.keys():
@@ -190,7 +194,11 @@ def _leaves(one: Any, other: Any, place: tuple[int, ...] = ()) -> Iterator[tuple
 def _allowed(recorded: Numbers, name: str, place: tuple[int, ...], value: Any, tolerance: float) -> float:
     if not isinstance(value, int | float) or name in ("tracked", "position"):
         return 0.0
-    kind, _, measure = name.partition(".")
+    kind, _, measure = name.rpartition(".")
+    if measure == "top1_count":  # positions; a near tie may turn either way
+        return max(1.0, 10 * tolerance * value)
+    if measure == "rank":  # of an answer, whose ties are not known
+        return max(1.0, 10 * tolerance * abs(value))
     if measure == "tracked_rank":  # tokens of nearly the same p change places; of the top two it is known
         if value <= 1 and not _is_tie(recorded, kind, place, tolerance):
             return 0.0
@@ -205,7 +213,7 @@ def _is_tie(recorded: Numbers, kind: str, place: tuple[int, ...], tolerance: flo
     places with a third that is not kept, where little is left for both."""
     try:
         first, second = recorded[f"{kind}.top_p"][place[0]]
-        return first - second <= tolerance or (place[1:] == (1,) and second <= 20 * tolerance)
+        return first - second <= tolerance or (place[1:] == (1,) and second <= min(20 * tolerance, 0.1))
     except (LookupError, TypeError, ValueError):
         return False
 

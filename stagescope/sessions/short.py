@@ -6,7 +6,6 @@ A flat dict of names to numbers or (nested) lists of them; floats with 7 signifi
 from __future__ import annotations
 
 import math
-import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -18,22 +17,26 @@ from stagescope.engine.protocol import Reading, Reply
 
 MOST = 512  # numbers of an array that is kept whole
 MOST_PARTS = 64  # of a list of things that have numbers
-# Of the machine and the hour, or told in the request, or texts.
-_NOT_MEASURED = {"model", "prompt", "tokens", "texts", "rows", "notes", "milliseconds", "cached", "source", "skipped"}
+# Of the machine and the hour, or told in the request, or texts; tokens, where nothing tells which of two nearly as likely.
+_NOT_MEASURED = {
+    *("model", "prompt", "tokens", "texts", "rows", "notes", "milliseconds", "cached", "source", "skipped"),
+    *("tracked", "top_ids"),
+}
 
 Numbers = dict[str, Any]
 
 
 def of_reading(reading: Reading, position: int) -> Numbers:
-    """effect.* of every position [T], output.* of every position [T], and depths.* of one position [N]."""
+    """effect.* and output.* of every position [T] (of more than 512: so many), and depths.* of one position [N]."""
     kept: Numbers = {}
+    at = sampled(len(reading.tokens))
     if reading.baseline is not None:
-        kept["effect.kl_nats"] = listed(reading.effect_kl_nats)
-        kept["effect.top1_same"] = listed(reading.effect_top1_same)
-        kept["effect.entropy_change_bits"] = listed(reading.effect_entropy_bits)
-    kept["output.entropy_bits"] = listed(reading.entropy_bits[-1])
-    kept["output.top_ids"] = listed(reading.top_ids[-1, :, :2])
-    kept["output.top_p"] = listed(reading.top_p[-1, :, :2])
+        kept["effect.kl_nats"] = listed(reading.effect_kl_nats[at])
+        kept["effect.top1_same"] = listed(reading.effect_top1_same[at])
+        kept["effect.entropy_change_bits"] = listed(reading.effect_entropy_bits[at])
+    kept["output.entropy_bits"] = listed(reading.entropy_bits[-1, at])
+    kept["output.top_ids"] = listed(reading.top_ids[-1, at, :2])
+    kept["output.top_p"] = listed(reading.top_p[-1, at, :2])
     return kept | of_position(reading, position)
 
 
@@ -48,7 +51,7 @@ def of_position(reading: Reading, position: int) -> Numbers:
 
 
 def of_replies(replies: Sequence[Reply]) -> Numbers:
-    """Of any other answer. Of an array of more than 512 floats the mean over all axes but the first."""
+    """Of any other answer. Of an array of more than 512 floats so many, evenly spaced; of top1_same how many are."""
     kept: Numbers = {}
     seen: Counter[str] = Counter()
     for reply in replies:
@@ -60,6 +63,8 @@ def of_replies(replies: Sequence[Reply]) -> Numbers:
 
 def _walk(value: Any, arrays: list[np.ndarray], path: str = "") -> Iterator[tuple[str, Any]]:
     match value:
+        case {"$array": int(index)} if path.endswith("top1_same") and np.isin(arrays[index], (0, 1, np.nan)).all():
+            yield path.removesuffix("same") + "count", np.nansum(arrays[index], -1).astype(int).reshape(-1)[:MOST].tolist()
         case {"$array": int(index)}:
             if (kept := _reduced(arrays[index])) is not None:
                 yield path, kept
@@ -79,12 +84,14 @@ def _walk(value: Any, arrays: list[np.ndarray], path: str = "") -> Iterator[tupl
 def _reduced(array: np.ndarray) -> Any:
     if array.size <= MOST:
         return listed(array)
-    if array.dtype.kind not in "fb" or not len(array):  # a mean of ids says nothing
+    if array.dtype.kind not in "fb":  # every eighth id says nothing
         return None
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # means of rows that are NaN throughout
-        means = np.nanmean(array.reshape(len(array), -1).astype(np.float64), axis=1)
-    return listed(means[:MOST])
+    return listed(array.reshape(-1)[sampled(array.size)])
+
+
+def sampled(n: int) -> np.ndarray:
+    """Which of n are kept: all, or MOST, evenly spaced. The row means of a pattern, say, are those of any pattern."""
+    return np.arange(n) if n <= MOST else np.linspace(0, n - 1, MOST).round().astype(int)
 
 
 def listed(array: np.ndarray) -> Any:
