@@ -26,7 +26,7 @@ from stagescope.engine.progress import Report, quiet
 from stagescope.engine.protocol import Engine, Progress
 from stagescope.exports import svg_file
 from stagescope.exports.formats import ExportError
-from stagescope.screens import player_words
+from stagescope.sessions import words
 from stagescope.sessions.files import Session, read
 from stagescope.watch import WatchApp
 
@@ -79,7 +79,7 @@ async def cast(
             progress(f"event {n} of {len(events)}", done, (monotonic() - begun) * (1 - done) / done if done else math.nan)
             app.player.go_to(n)
             await _settled(app, pilot)
-            time += player_words.wait(events, n - 2) if n > 1 else 0.0
+            time += words.wait(events, n - 2) if n > 1 else 0.0
             drawn = [ansi(strip) for strip in app.screen._compositor.render_strips()]
             if data := _difference(before, drawn):
                 lines.append(json.dumps([round(time, 3), "o", data]))
@@ -112,7 +112,7 @@ async def _settled(app: WatchApp, pilot: Pilot) -> None:
                 await pilot.pause(LOOK)
             await pilot.pause()  # what came last is drawn
     except TimeoutError:
-        what = player_words.told(app.player.events[app.player.done - 1])
+        what = words.told(app.player.events[app.player.done - 1])
         raise FilmError(f"the engine did not end what event {app.player.done} ({what}) asks in {PATIENCE:.0f} s") from None
 
 
@@ -142,13 +142,13 @@ def _header(session: Session, width: int, height: int) -> dict[str, Any]:
     return header | {"env": {"TERM": "xterm-256color"}, "title": f"stagescope {session.id}"}
 
 
-def main(words: Sequence[str]) -> None:
+def main(asked: Sequence[str]) -> None:
     """SESSION FILE WIDTH HEIGHT: what the app runs beside itself. Its progress goes to stdout, JSON a line."""
 
     def tell(stage: str, done: float, seconds_left: float) -> None:
         print(json.dumps(asdict(Progress(stage, done, seconds_left))), flush=True)
 
-    session, file, width, height = words
+    session, file, width, height = asked
     try:
         data = asyncio.run(cast(read(Path(session)), int(width), int(height), tell))
     except FilmError as error:

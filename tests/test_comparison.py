@@ -12,7 +12,7 @@ import torch
 from test_readings_right import close, order
 from transformers import AutoModelForCausalLM
 
-from stagescope.engine import comparison, wire
+from stagescope.engine import comparison, local, wire
 from stagescope.engine.local import LocalEngine
 from stagescope.engine.protocol import Comparison, EngineError, Load, Read, Reading, TakeComparison
 
@@ -23,9 +23,9 @@ ORDERS = {A: order(0, 1, 3, 4, 5), B: order(0, 1, 2, 4, 3, 5)}
 PAIRS = ((0, 0), (1, 1), (2, 2), (4, 5), (5, 6))  # (3, 3) and what runs between ran other layers
 
 
-def loaded(directory, **changes) -> LocalEngine:
+def loaded(directory, bos: str = "none", **changes) -> LocalEngine:
     engine = LocalEngine()
-    for _ in engine.answer(Load(str(directory), device="cpu", bos="none", threads=1, cache=False, **changes)):
+    for _ in engine.answer(Load(str(directory), device="cpu", bos=bos, threads=1, cache=False, **changes)):
         pass
     return engine
 
@@ -129,6 +129,38 @@ def test_two_models_of_one_vocabulary(tmp_path) -> None:
     padded = loaded(tiny_models.build("qwen2", tmp_path / "padded"))
     with pytest.raises(EngineError, match="do not share a vocabulary: one has 320 tokens, the other 336"):
         comparison.between(one, Read(PROMPT), padded, Read(PROMPT))
+
+
+def test_two_models_that_put_other_tokens_before_a_prompt_are_refused(llama_dir) -> None:
+    """Their positions would be off by one: "the quick" after a prefix token, "the quick brown" without."""
+    one, two = (loaded(llama_dir, bos=bos) for bos in ("<|endoftext|>", "none"))
+    with pytest.raises(EngineError, match="they put token 0 and nothing before a prompt.*--bos"):
+        comparison.between(one, Read("ab"), two, Read("abc"))
+    readings = [whole_of(engine, text) for engine, text in ((one, "ab"), (two, "abc"))]
+    assert len({len(reading.tokens) for reading in readings}) == 1
+    with pytest.raises(EngineError, match="other prefix tokens"):
+        comparison.of_readings(*readings)
+
+
+def test_comparing_two_models_keeps_no_more_residuals_than_reading_does(llama_dir, monkeypatch) -> None:
+    monkeypatch.setattr(local, "KEPT_BYTES", 0)
+    one, two = loaded(llama_dir), loaded(llama_dir)
+    held = set()
+    for layer in range(4):
+        comparison.between(one, Read(PROMPT, f"drop {layer}"), two, Read(PROMPT, f"swap {layer} 5"))
+        held.add(max(sum(node.x is not None for node in nodes(engine.prompt.root)) for engine in (one, two)))
+    assert max(held) <= 2 * (one.info.n_layers + 1)
+
+
+def nodes(node):
+    yield node
+    for child in node.children.values():
+        yield from nodes(child)
+
+
+def whole_of(engine: LocalEngine, text: str):
+    *_, reading = engine.answer(Read(text, part="whole"))
+    return reading
 
 
 def plain_logits(engine: LocalEngine) -> torch.Tensor:

@@ -9,11 +9,10 @@ from watched import EVENTS, HOSTILE, PROMPT, read, session
 
 from stagescope.engine.fake import FakeEngine
 from stagescope.engine.protocol import Failure, Load, Read
-from stagescope.screens import player_words
 from stagescope.screens.help import Help
 from stagescope.screens.neurons import NeuronsScreen
 from stagescope.screens.sweep import SweepScreen
-from stagescope.sessions import files
+from stagescope.sessions import files, words
 from stagescope.sessions.events import plain
 from stagescope.watch import WatchApp
 
@@ -97,13 +96,13 @@ async def test_the_screens_of_the_session_open_and_close_and_keys_play_on_them_t
 
 
 async def test_it_plays_to_the_end_with_no_wait_above_three_seconds_and_pauses(home, monkeypatch):
-    monkeypatch.setattr(player_words, "LONGEST", 0.01)
+    monkeypatch.setattr(words, "LONGEST", 0.01)
     async with watching(session(home, every=1000.0), playing=True) as (player, pilot, engine):
         await until(pilot, lambda: player.done == len(player.events) and not player.playing, "played to the end")
         await settled(pilot)
         assert "paused" in drawn(pilot.app) and "the end" in drawn(pilot.app) and player.prompt == HOSTILE
         assert {request.prompt for request in engine.requests if isinstance(request, Read)} == {PROMPT, HOSTILE}
-        monkeypatch.setattr(player_words, "LONGEST", 1000.0)
+        monkeypatch.setattr(words, "LONGEST", 1000.0)
         await pilot.press("space", "+", "+")
         assert player.playing and player.speed == 8 and "8x" in drawn(pilot.app)
         await until(pilot, lambda: player.done == 1)

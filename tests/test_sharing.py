@@ -286,3 +286,13 @@ async def test_every_screen_copies_the_command_that_prints_it(here):
         await pilot.press("y", "y")
         await until(pilot, lambda: app.screen.PLACE == "lens" and app.clipboard.startswith("stagescope lens"))
         assert re.fullmatch(r"stagescope lens --edit 'drop 2' --position 5 --follow .+ 'The Eiffel Tower is in'", app.clipboard)
+
+
+async def test_a_file_asks_for_the_position_that_was_looked_at(here):
+    async with running(schedule="drop 2", size=(160, 40)) as (app, pilot, _):
+        await pilot.press("left", "left")
+        await export(pilot, "a.py")
+        assert "schedule='drop 2', position=3)" in await written(pilot, here / "a.py")
+        await pilot.press("y", "y")
+        await until(pilot, lambda: app.clipboard.startswith("stagescope"))
+        assert "--position=3" in app.clipboard

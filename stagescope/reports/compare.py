@@ -13,6 +13,7 @@ from rich.text import Text
 
 from stagescope.engine.messages import mean_positions
 from stagescope.engine.protocol import Comparison, Reading
+from stagescope.reports.numbers import token_of, truth
 from stagescope.reports.reading import number, numbers, reading_json, truths
 from stagescope.reports.sweep import sweep_head
 from stagescope.text import fit, printable, visible
@@ -135,16 +136,16 @@ def comparison_numbers(found: Comparison) -> tuple[tuple[str, ...], list[tuple[A
     beside = lines(found)
     for at, (token_a, token_b) in enumerate(zip(found.a.tokens, found.b.tokens, strict=True)):
         tracked = int(found.a.tracked[at])
-        start = (at, printable(token_a.text), printable(token_b.text), *_token(tracked, found.a))
+        start = (at, printable(token_a.text), printable(token_b.text), *token_of(tracked, found.a.texts))
         for a, b, pair in beside:
             between: tuple[Any, ...] = (None,) * 4
             if pair is not None:
                 between = tuple(number(getattr(found, name)[pair, at]) for name in MEASURED)
-                between += (_truth(found.top1_same[pair, at]),)
+                between += (truth(found.top1_same[pair, at]),)
             effect: tuple[Any, ...] = (None,) * 3
             if pair == len(found.pairs) - 1:
                 effect = (number(found.effect_kl_nats[at]), number(found.effect_entropy_bits[at]))
-                effect += (_truth(found.effect_top1_same[at]),)
+                effect += (truth(found.effect_top1_same[at]),)
             sides = (*_side(found.a, a, at), *_side(found.b, b, at))
             rows.append((*start, *sides, pair is not None, *between, *effect))
     return columns, rows
@@ -156,17 +157,9 @@ def _side(reading: Reading, depth: int | None, at: int) -> tuple[Any, ...]:
     rank = number(reading.tracked_rank[depth, at])
     return (
         *(depth, "+".join(map(str, reading.layers[depth])), number(reading.entropy_bits[depth, at])),
-        *(*_token(int(reading.top_ids[depth, at, 0]), reading), number(reading.top_p[depth, at, 0])),
+        *(*token_of(reading.top_ids[depth, at, 0], reading.texts), number(reading.top_p[depth, at, 0])),
         *(None if rank is None else int(rank), number(reading.tracked_p[depth, at])),
     )
-
-
-def _token(token: int, reading: Reading) -> tuple[int | None, str | None]:
-    return (None, None) if token < 0 else (token, printable(reading.texts.get(token, f"[id {token}]")))
-
-
-def _truth(value: float) -> bool | None:
-    return None if math.isnan(value) else bool(value)
 
 
 # -------------------------------------------------------------------------------------------- plain text
@@ -183,7 +176,7 @@ def comparison_text(found: Comparison, position: int = -1, width: int = 120) -> 
     told += [] if alike else [_tokens(found.b, at, "B       ")]
     told.append(Text(f"A       {side_words(found.a, found.b)}"))
     told.append(Text(f"B       {side_words(found.b, found.a)}"))
-    tracked = _token(int(found.a.tracked[at]), found.a)[1]
+    tracked = token_of(found.a.tracked[at], found.a.texts)[1]
     told += [Text(line, style="bold") for line in effect_words(found, at)]
     told.append(Text(f"rank and p of “{visible(tracked or '')}”", style="dim"))
     if found.a.model.n_layers != found.b.model.n_layers:

@@ -87,15 +87,15 @@ def of_reading(reading: Reading) -> Numbers:
     for position, token in enumerate(reading.tokens):
         for depth, layers in enumerate(reading.layers):
             bits, kl, rank, p, *norms, kl_base, rel, cos = (number(array[depth, position]) for array in arrays)
-            top = _token(reading.top_ids[depth, position, 0], reading.texts)
+            top = token_of(reading.top_ids[depth, position, 0], reading.texts)
             last = depth == reading.n_depths - 1
             effect = [number(getattr(reading, name)[position]) if last else None for name in effects]
             rows.append((
                 *(position, token.id, printable(token.text), *_place(depth, layers), bits, kl),
                 *(*top, number(reading.top_p[depth, position, 0])),
-                *(*_token(reading.tracked[position], reading.texts), None if rank is None else int(rank), p, *norms),
-                *(reading.baseline_depth[depth], kl_base, rel, cos, _truth(reading.top1_same[depth, position])),
-                *(*effect, _truth(reading.effect_top1_same[position]) if last else None),
+                *(*token_of(reading.tracked[position], reading.texts), None if rank is None else int(rank), p, *norms),
+                *(reading.baseline_depth[depth], kl_base, rel, cos, truth(reading.top1_same[depth, position])),
+                *(*effect, truth(reading.effect_top1_same[position]) if last else None),
             ))  # fmt: skip
     return Numbers(columns, rows)
 
@@ -122,7 +122,7 @@ def of_lens(curves: LensCurves) -> Numbers:
     for lens, name in enumerate(LENSES):
         for depth, layers in enumerate(curves.layers):
             read = (number(curves.entropy_bits[lens, depth]), number(curves.kl_final_nats[lens, depth]))
-            start = (name, *_place(depth, layers), *read, *_token(curves.top_ids[lens, depth], curves.texts))
+            start = (name, *_place(depth, layers), *read, *token_of(curves.top_ids[lens, depth], curves.texts))
             for index, token in enumerate(curves.followed):
                 rank, p, logit = (number(a[lens, depth, index]) for a in (curves.rank, curves.p, curves.logit))
                 rank = None if rank is None else int(rank)
@@ -192,7 +192,7 @@ def of_attribution(found: Attribution) -> Numbers:
     rows = []
     for run in (found, found.baseline) if found.baseline else (found,):
         for position, token in enumerate(run.tokens):
-            tracked = _token(run.tracked[position], found.texts)
+            tracked = token_of(run.tracked[position], found.texts)
             start = (printable(run.schedule), position, token.id, printable(token.text), *tracked)
             for part in ("constant", "embedding"):
                 rows.append((*start, part, None, None, None, number(getattr(run, part)[position])))
@@ -230,9 +230,9 @@ def _place(depth: int, layers: Sequence[int]) -> tuple[int, int | None, str]:
     return depth, layers[0] if len(layers) == 1 else None, "+".join(map(str, layers))
 
 
-def _token(token: Any, texts: dict[int, str]) -> tuple[int | None, str | None]:
+def token_of(token: Any, texts: dict[int, str]) -> tuple[int | None, str | None]:
     return (None, None) if token < 0 else (int(token), printable(texts.get(int(token), f"[id {token}]")))
 
 
-def _truth(value: float) -> bool | None:
+def truth(value: float) -> bool | None:
     return None if math.isnan(value) else bool(value)

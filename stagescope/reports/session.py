@@ -10,60 +10,14 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from stagescope.sessions.events import Event, fold
+from stagescope.sessions import words
+from stagescope.sessions.events import fold
 from stagescope.sessions.files import Session
 from stagescope.sessions.replay import Compared, Difference
+from stagescope.sessions.words import clock
 from stagescope.text import fit, printable
 
-LONGEST = 300  # characters of one text of an event
-
-
-def event_words(event: Event) -> str:
-    """What happened, in a line."""
-    name = event["event"]
-    match name:
-        case "session" | "opened" | "model":
-            model = event["model"] if isinstance(event.get("model"), dict) else {}
-            parts = [model.get(key) for key in ("name", "dtype", "device") if model.get(key) is not None]
-            begins = {"session": "begun", "opened": "opened again", "model": "model"}[name]
-            return _text(" ".join([begins, *map(str, parts)]))
-        case "schedule" if not isinstance(event.get("schedule"), str):
-            return "schedule: none that could be"
-        case "schedule":
-            how = {"start": "starts with", "change": "edit"}.get(str(event.get("how")), str(event.get("how")))
-            return f"{_text(how)}: {_text(event.get('schedule') or 'the baseline')}"
-        case "tracked":
-            return f"follows {_text(event.get('tracked_text') or 'the top token')}"
-        case "deck":
-            deck = event.get("deck")
-            return f"deck of {len(deck)}" if isinstance(deck, list) else "deck"
-        case "view":
-            return f"view {_text(event.get('view'))}, columns {_text(event.get('column'))}"
-        case "cursor":
-            row = "the embedding" if event.get("row") is None else f"layer {_text(event['row'])}"
-            return f"at token {_text(event.get('position'))}, {row}"
-        case "reading":
-            request = event["request"] if isinstance(event.get("request"), dict) else {}
-            return f"read: {_text(request.get('schedule') or 'the baseline')}{_effect(event)}"
-        case "answer":
-            return f"answer: {_text(event.get('kind'))}"
-        case "tags":
-            tags = event.get("tags")
-            return " ".join(f"#{_text(tag)}" for tag in tags) if isinstance(tags, list) else "tags"
-        case "export":
-            return f"exported {_text(event.get('path'))}"
-        case "prompt" | "note" | "name" | "lens" | "screen":
-            return f"{name}: {_text(event.get(name))}"
-    return _text(name)
-
-
-def _effect(event: Event) -> str:
-    """The KL at the position looked at, where the reading has one."""
-    numbers, at = event.get("numbers"), event.get("position")
-    kl = numbers.get("depths.kl_nats") if isinstance(numbers, dict) else None
-    if isinstance(kl, list) and kl and type(kl[-1]) in (int, float) and type(at) is int:
-        return f" (KL {kl[-1]:.3g} at token {at})"
-    return ""
+LONGEST = 300  # characters of one text
 
 
 def _text(value: Any) -> str:
@@ -120,15 +74,10 @@ def session_text(session: Session) -> list[Text | Table]:
     for justify in ("right", "right", "left"):
         table.add_column(justify=justify, no_wrap=True)
     for index, event in enumerate(session.events):
-        table.add_row(Text(str(index), "dim"), Text(_clock(event["t"]), "dim"), Text(event_words(event)))
+        table.add_row(Text(str(index), "dim"), Text(clock(event["t"]), "dim"), Text(words.told(event)))
     told = session_json(session)
     about = [told["id"], told["name"], *(f"#{tag}" for tag in told["tags"]), told["started"], told["model"]]
     return [Text(" · ".join(_text(part) for part in about if part), "bold"), table]
-
-
-def _clock(seconds: float) -> str:
-    minutes, seconds = divmod(seconds, 60)
-    return f"{int(minutes)}:{seconds:04.1f}"
 
 
 # ------------------------------------------------------------------------------------------------- replays

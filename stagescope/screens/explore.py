@@ -213,9 +213,6 @@ class Explore(ExploreKeys, ExploreBeside, ExploreJobs, Recording, Sharing):
             other = load is not self.load
             if other:
                 self._change_model(load)
-                if self.to_restore and self.to_restore.load == load:
-                    self.look_at(self.to_restore)
-                    self.to_restore = None
             self._loaded(info)
             if other:
                 self.read()

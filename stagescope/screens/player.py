@@ -13,7 +13,7 @@ from textual.content import Content
 
 from stagescope import actions
 from stagescope.answers import collected
-from stagescope.engine.protocol import ModelInfo, Read, Reply, Request
+from stagescope.engine.protocol import Load, ModelInfo, Read, Reply, Request
 from stagescope.engine.schedule import ScheduleError, parse, resolve
 from stagescope.screens import player_words
 from stagescope.screens.asking import Asking, Chosen
@@ -22,7 +22,7 @@ from stagescope.screens.explore import Explore
 from stagescope.screens.help import Help
 from stagescope.screens.widgets.line import Line
 from stagescope.screens.widgets.stack import Stack
-from stagescope.sessions import replay, short
+from stagescope.sessions import replay, short, words
 from stagescope.sessions.events import State, fold, with_load
 from stagescope.sessions.files import Session
 from stagescope.text import printable
@@ -61,6 +61,7 @@ class Player(Explore, inherit_bindings=False):
         self.folded = (0, self.opened_with)  # a number of events, and what they lead to: playing goes on from there
         self.done = min(1, len(self.events))  # events that are behind
         self.playing, self.speed, self.next_due = playing, SPEEDS[0], None
+        self.to_restore: State | None = None  # what is looked at once its model is there
         self.opened_for: tuple[object, ...] = ()  # what the screen beside the stack was opened for
         self.judged, self.verdict = (), ""  # what the verdict was found from, and it
         self.bar = Line("player")
@@ -96,14 +97,25 @@ class Player(Explore, inherit_bindings=False):
         self.draw_status()
 
     def restore(self, state: State) -> None:
+        """Look at it: another model is loaded first; all else is asked for at once."""
         loading = self.jobs["load"][0] if "load" in self.jobs else self.load
         if loading == state.load != self.load:  # the model is on its way
             self.to_restore = state
-        elif loading != state.load == self.load:  # another one is, and would take the place of this
+        elif state.load != self.load or loading != self.load:  # it is not; or another one is, and would take its place
             self.to_restore = state
             self.start(state.load)
         else:
-            super().restore(state)
+            self.look_at(state)
+            self.stop_unwanted()
+            self.draw()
+            if not self.is_complete():
+                self.read()
+
+    def _change_model(self, load: Load) -> None:
+        super()._change_model(load)
+        if self.to_restore and self.to_restore.load == load:
+            self.look_at(self.to_restore)
+            self.to_restore = None
 
     def _fitting(self, state: State) -> State:
         """At the baseline where the schedule is none of this model; of one that is loaded yet this is told then."""
@@ -198,7 +210,7 @@ class Player(Explore, inherit_bindings=False):
     def _until_next(self) -> float:
         """Seconds from this event to the next, at the speed it is played."""
         at_end = self.done >= len(self.events)
-        return 0.0 if at_end else player_words.wait(self.events, self.done - 1) / self.speed
+        return 0.0 if at_end else words.wait(self.events, self.done - 1) / self.speed
 
     def pause(self) -> None:
         if self.next_due:

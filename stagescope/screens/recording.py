@@ -38,7 +38,6 @@ class Recording(Frame):
     recorded = State()  # what the session says is looked at
     record_failed = False
     resting, resting_at = None, None  # a timer: the cursor moved, and where to
-    to_restore: State | None = None  # once its model is there
     row_wanted: int | None = None  # once its rows are there
     numbered: Set[tuple[Read, int]] = frozenset()  # readings and positions whose numbers the session has, of this model
 
@@ -68,18 +67,6 @@ class Recording(Frame):
         """The place of the screen that is looked at, questions and help aside."""
         stack = self.app.screen_stack if self.is_attached else []
         return next((place for screen in reversed(stack) if (place := getattr(screen, "PLACE", ""))), "explore")
-
-    def restore(self, state: State) -> None:
-        """Look at what a session looked at: another model is loaded first; all else is asked for at once."""
-        if state.load != self.load:
-            self.to_restore = state
-            self.start(state.load)
-            return
-        self.look_at(state)
-        self.stop_unwanted()
-        self.draw()
-        if not self.is_complete():
-            self.read()
 
     def look_at(self, state: State) -> None:
         """What is wanted becomes this; who calls draws and asks. The model and the other screens stay as they are.
