@@ -237,7 +237,7 @@ _TABLE = {  # place -> rows of (name, keys, label, help, group, footer)
     "models": (("close", "escape", "close", "Back to the stack.", PROGRAM, 0),),
     "ask": (("close", "escape", "close", "Back to the stack.", PROGRAM, 0),),
     "confirm": (
-        ("yes", "y q enter", "yes", "Yes.", PROGRAM, 0),
+        ("yes", "y q", "yes", "Yes.", PROGRAM, 0),
         ("no", "n escape", "no", "No, go on.", PROGRAM, 0),
     ),
 }

@@ -72,7 +72,7 @@ class StageApp(App[str]):
         self.engine_factory = engine_factory
         self.engine = engine_factory()
         self.explore = Explore(state, models, ascii_only, record, resumed)
-        self.crash = ""  # one line, for stderr
+        self.crash = self.remark = ""  # a line each, for stderr: an error of ours, and what was lost
         self.register_theme(THEME)
         self.theme = "ansi-dark" if no_color else THEME.name
 
@@ -144,6 +144,6 @@ def run_app(app: StageApp, mouse: bool = True) -> tuple[str | None, int]:
     """
     command = app.run(mouse=mouse)
     code = app.return_code or 0
-    if app.crash:
-        print(app.crash, file=sys.stderr)
+    for line in filter(None, (app.crash, app.remark)):
+        print(line, file=sys.stderr)
     return (None if code == 129 else command), code  # after SIGHUP there is nobody to print to

@@ -96,7 +96,7 @@ async def _watched(
     """The app over a session, at its first event."""
     if not session.events:
         raise FilmError("the session is empty: there is nothing to be seen of it")
-    app = WatchApp(engine_factory, session, other, playing=False)
+    app = WatchApp(engine_factory, session, other, playing=False, filmed=True)
     async with app.run_test(size=(width, height)) as pilot:
         while app.screen is not app.player:
             await pilot.pause()
@@ -109,6 +109,8 @@ async def _settled(app: WatchApp, pilot: Pilot) -> None:
         async with asyncio.timeout(PATIENCE):
             await pilot.pause()
             while not app.player.is_settled():
+                if not app.is_running or app.crash:
+                    raise FilmError(f"the app ended at event {app.player.done}: {app.crash or 'nothing says why'}")
                 await pilot.pause(LOOK)
             await pilot.pause()  # what came last is drawn
     except TimeoutError:

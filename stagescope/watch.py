@@ -33,9 +33,11 @@ class WatchApp(StageApp):
         other: dict[str, Any] | None = None,
         ascii_only: bool = False,
         playing: bool = True,
+        filmed: bool = False,
     ):
         super().__init__(engine_factory)
-        self.explore = self.player = Player(session, other, ascii_only, playing)
+        self.explore = self.player = Player(session, other, ascii_only, playing, filmed)
+        self.set_class(filmed, "-film")
 
     def action_player(self, name: str) -> None:
         getattr(self.player, f"action_{name}")()

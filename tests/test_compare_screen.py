@@ -117,7 +117,7 @@ async def test_c_keeps_a_reading_and_opens_the_two():
         assert (app.screen.sides[0].last.schedule, app.screen.sides[1].last.schedule) == (edit, "")
         await pilot.press("x", "enter")
         await until(pilot, lambda: app.screen is explore)
-        assert str(explore.schedule) == edit and explore.side_a is not None
+        assert str(explore.schedule) == edit and explore.side_a.last.schedule == ""  # as they were exchanged
 
 
 async def test_prompts_of_two_lengths_are_refused_with_both():
@@ -129,3 +129,5 @@ async def test_prompts_of_two_lengths_are_refused_with_both():
         await until(pilot, lambda: explore.is_complete() and len(explore.reading.tokens) == n + 1)
         await pilot.press("C")
         assert f"one has {n} tokens, the other {n + 1}" in unwrapped(app) and app.screen is explore
+        await pilot.press("C")  # again: this one in its place
+        assert explore.side_a.last is explore.reading and "is kept" in unwrapped(app)

@@ -30,7 +30,7 @@ def home(tmp_path, monkeypatch):
 async def screens(recorded) -> list[str]:
     """What the app shows after each event."""
     shown = []
-    app = WatchApp(FakeEngine, recorded, playing=False)
+    app = WatchApp(FakeEngine, recorded, playing=False, filmed=True)
     async with app.run_test(size=(WIDTH, HEIGHT)) as pilot:
         for n in range(1, len(recorded.events) + 1):
             app.player.go_to(n)
@@ -70,6 +70,21 @@ async def test_a_cast_is_asciinema_version_2_and_plays_what_the_app_showed(home)
 def without_times(text: str) -> str:
     """The header tells how long a reading took."""
     return "\n".join(text.splitlines()[1:])
+
+
+async def test_a_film_has_no_keys_and_does_not_wait_for_any(home):
+    for shown in await screens(session(home)):
+        assert "space play" not in shown and "paused" not in shown and "of 16" in shown
+
+
+async def test_an_app_that_ends_ends_the_film(home, monkeypatch):
+    def broken(player, done):
+        player.app.crash = "stagescope: stopped by an error of its own"
+
+    monkeypatch.setattr("stagescope.screens.player.Player.go_to", broken)
+    monkeypatch.setattr("stagescope.screens.player.Player.is_settled", lambda player: False)
+    with pytest.raises(film.FilmError, match="the app ended at event 1: stagescope: stopped by an error"):
+        await film.cast(session(home), WIDTH, HEIGHT, engine_factory=FakeEngine)
 
 
 async def test_nothing_in_a_film_acts_but_its_own_colours_and_places(home):

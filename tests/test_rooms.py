@@ -136,3 +136,14 @@ def test_no_screen_hides_what_textual_calls_on_it():
                 own = {name for name in vars(kind) if not name.isupper() and not name.startswith(("_", "on_", "can_focus"))}
                 hidden = {name for name in own & set(dir(base)) - meant if not name.startswith("action_")}
                 assert not hidden, f"{kind.__name__} hides {sorted(hidden)}"
+
+
+def test_no_quarter_of_the_explore_screen_hides_what_another_has():
+    from stagescope.screens.explore import Explore
+
+    seen: dict[str, str] = {}
+    for quarter in Explore.__bases__:
+        for name in vars(quarter):
+            if not name.startswith("__") and callable(getattr(quarter, name)):
+                assert name not in seen, f"{quarter.__name__} and {seen[name]} both have {name}"
+                seen[name] = quarter.__name__

@@ -14,7 +14,7 @@ from stagescope.engine.fake import FakeEngine
 from stagescope.engine.protocol import DEFAULT_PROMPT, Load, Progress, Read, Reading, TakeProbe, TakeSweep
 from stagescope.engine.schedule import Schedule, parse
 from stagescope.history import History, again
-from stagescope.sessions import files, short
+from stagescope.sessions import files, short, words
 from stagescope.sessions.events import State, changes, fold, plain
 from stagescope.sessions.files import SessionError, begin, find, go_on, read
 
@@ -267,3 +267,37 @@ def test_a_pattern_and_its_reverse_are_told_apart():
     pattern = np.tril(np.random.default_rng(0).random((40, 40))).astype(np.float32)
     pattern /= pattern.sum(1, keepdims=True)
     assert short._reduced(pattern) != short._reduced(np.ascontiguousarray(pattern[:, ::-1]))
+
+
+def test_the_last_session_is_the_one_written_last(home):
+    first, second = files.begin(Load()), files.begin(Load())
+    for recording, time in ((first, 2_000_000_000), (second, 1_900_000_000)):
+        recording.write({"event": "note", "note": "a"})
+        recording.let_go()
+        os.utime(recording.path, (time, time))
+    assert files.find("last") == first.path
+
+
+def test_what_is_asked_of_a_session_opened_again_is_not_remembered_before_it_was_loaded(home):
+    recording = files.begin(Load())
+    recording.write({"event": "note", "note": "a"})
+    recording.let_go()
+    files.go_on(recording.path, Load(device="cuda")).let_go()
+    assert fold(files.read(recording.path).events).load == Load()
+
+
+def test_events_that_cannot_be_are_told(home):
+    recording = files.begin(Load())
+    recording.write({"event": "note", "note": "a"})
+    recording.let_go()
+    with open(recording.path, "a") as file:
+        for event in ({"event": "cursor", "t": 1, "position": "x"}, {"event": "schedule", "t": 2, "how": [], "schedule": "drop 1"}):
+            file.write(json.dumps(event) + "\n")
+    assert files.read(recording.path).warnings == tuple(
+        f"line {n} changes nothing: what it carries cannot be" for n in (3, 4)
+    )
+
+
+def test_the_clock_goes_on_where_a_session_was_opened_again():
+    events = [{"event": name, "t": t} for name, t in (("session", 0), ("note", 59.96), ("opened", 0.0), ("note", 120.04))]
+    assert [words.clock(at) for at in words.times(events)] == ["0:00.0", "1:00.0", "1:00.0", "3:00.0"]

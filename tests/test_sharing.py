@@ -80,6 +80,9 @@ async def test_what_exists_is_overwritten_only_when_asked(here):
     async with running(size=(160, 40)) as (app, pilot, _):
         await export(pilot, "a.json")
         await until(pilot, lambda: isinstance(app.screen, Confirm) and "exists. Overwrite it?" in drawn(app))
+        await pilot.press("enter", "space", "o")  # y alone: the rest may have been meant for what comes after
+        await pilot.pause()
+        assert isinstance(app.screen, Confirm)
         await pilot.press("n")
         await until(pilot, lambda: app.screen is app.explore)
         assert (here / "a.json").read_text() == "mine"
@@ -92,7 +95,7 @@ async def test_what_exists_is_overwritten_only_when_asked(here):
 @pytest.mark.parametrize(
     ("name", "told"),
     [("folder.json", "is a folder"), ("none/a.json", "there is no folder"), ("a.doc", "does not say which format"),
-     ("a.cast", "nothing is recorded"), ("\x1b[2J.json", "written to")],
+     ("a.cast", "nothing is recorded"), ("n" * 300 + ".json", "give it a shorter name"), ("~nobody/a.json", "there is no folder"), ("\x1b[2J.json", "written to")],
 )  # fmt: skip
 async def test_what_cannot_be_written_is_told(here, name, told):
     (here / "folder.json").mkdir()

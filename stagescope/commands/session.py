@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +20,7 @@ MOST = 40  # differences that are told
 
 
 def session(args: argparse.Namespace) -> int:
-    from stagescope.exports.formats import ExportError
+    from stagescope.exports.formats import ExistsError, ExportError
     from stagescope.sessions import files
 
     try:
@@ -40,8 +41,7 @@ def session(args: argparse.Namespace) -> int:
         say(f"stagescope: {error}")
         return 3
     except ExportError as error:
-        exists = not args.force and Path(args.file).expanduser().is_file()
-        say(f"stagescope: {error}{' (--force overwrites it).' if exists else ''}")
+        say(f"stagescope: {error}{' (--force overwrites it).' if isinstance(error, ExistsError) else ''}")
         return 1
 
 
@@ -118,7 +118,7 @@ def _watch(session: Session, args: argparse.Namespace) -> int:
 def _export(session: Session, args: argparse.Namespace) -> int:
     from stagescope.exports import formats
 
-    path = Path(args.file).expanduser()
+    path = Path(os.path.expanduser(args.file))
     extension = path.suffix.lower().removeprefix(".")
     if extension != "jsonl":
         formats.format_of(path)

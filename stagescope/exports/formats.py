@@ -34,6 +34,10 @@ class ExportError(Exception):
     """A file that cannot be written: says which, why, and what to do."""
 
 
+class ExistsError(ExportError):
+    """A file that would be overwritten, and nobody asked for that."""
+
+
 # In the order in which they are offered. "svg" is a picture of the screen and "cast" a film of the session: who has a
 # screen or a session makes these bytes himself (screens/sharing.py, film.py).
 FORMATS = (
@@ -119,7 +123,7 @@ def _told(path: Path) -> Iterator[None]:
     try:
         yield
     except FileExistsError as error:
-        raise ExportError(f"{_shown(path)} exists: name another file, or ask for it to be overwritten") from error
+        raise ExistsError(f"{_shown(path)} exists: name another file, or ask for it to be overwritten") from error
     except (OSError, ValueError) as error:  # ValueError: a NUL or half a character in the name
         cause = error.__cause__ if isinstance(error.__cause__, OSError) else error
         number = getattr(cause, "errno", None)

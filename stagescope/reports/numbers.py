@@ -106,6 +106,8 @@ def of_evidence(evidence: Evidence) -> Numbers:
     rows = []
     for name in (*OF_DEPTHS, *OF_LAYERS):
         even = number(evidence_report.uniform_of(evidence, name)) if name in evidence_report.ATTENTION else None
+        if np.isnan(evidence.of(name)).all():  # a lens that was not asked for
+            continue
         for place, statistics in enumerate(evidence.of(name)):
             where = (place, None) if name in OF_DEPTHS else (None, place)
             rows.append((name, *where, None, *map(number, statistics), even))

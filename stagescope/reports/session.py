@@ -56,7 +56,7 @@ def sessions_table(sessions: Sequence[Session]) -> Table:
     table.add_column(Text("last prompt and edit", no_wrap=True, overflow="ellipsis"))  # which alone gives way where the table is too wide
     for session in sessions:
         told = session_json(session)
-        called = " ".join([told["name"], *(f"#{tag}" for tag in told["tags"])])
+        called = " ".join([*filter(None, [told["name"]]), *(f"#{tag}" for tag in told["tags"])])
         last = " · ".join(part for part in (told["prompt"], told["schedule"]) if part)
         counts = (str(told["events"]), str(told["notes"]))
         cells = (_text(session.id), _short(told["model"], 24), *counts, _short(called, 30))
@@ -73,8 +73,8 @@ def session_text(session: Session) -> list[Text | Table]:
     table = Table(box=None, pad_edge=False, show_header=False)
     for justify in ("right", "right", "left"):
         table.add_column(justify=justify, no_wrap=True)
-    for index, event in enumerate(session.events):
-        table.add_row(Text(str(index), "dim"), Text(clock(event["t"]), "dim"), Text(words.told(event)))
+    for index, (event, at) in enumerate(zip(session.events, words.times(session.events), strict=True)):
+        table.add_row(Text(str(index), "dim"), Text(clock(at), "dim"), Text(words.told(event)))
     told = session_json(session)
     about = [told["id"], told["name"], *(f"#{tag}" for tag in told["tags"]), told["started"], told["model"]]
     return [Text(" · ".join(_text(part) for part in about if part), "bold"), table]

@@ -35,7 +35,7 @@ class ExploreBeside(Frame):
     """A quarter of the Explore screen: the methods the table of actions names for the other screens."""
 
     side_a: Answer | None = None  # a reading kept for the compare screen
-    told_alike: Read | None = None  # what C was pressed on that was side A itself: again drops it
+    told_alike: Read | None = None  # what C was pressed on in vain: again lets go of side A, or takes its place
 
     def action_sweep(self) -> None:
         """On a screen of its own, which asks for more than what runs here by itself."""
@@ -82,19 +82,26 @@ class ExploreBeside(Frame):
         if here is None:
             self.say("this is not read to the end yet: C when it is")
         elif self.side_a is None:
-            self.side_a = here
-            self.say(f"{self._name_of_a()} is kept; C on another schedule, prompt or model compares")
+            self._keep_side(here)
         elif not self._is_side_a(here):
             try:
                 self._open(partial(CompareScreen, a=self.side_a, b=here))
             except EngineError as error:
-                self.say(f"{self._name_of_a()}: {error}")
+                if told == here.request:
+                    self._keep_side(here)
+                    return
+                self.told_alike = here.request
+                self.say(f"{self._name_of_a()}: {error} C again keeps this one in its place.")
         elif told == here.request:
             self.side_a = None
             self.say("side A is let go of")
         else:
             self.told_alike = here.request
             self.say(f"{self._name_of_a()} is this itself: change something, or C again lets go of it")
+
+    def _keep_side(self, here: Answer) -> None:
+        self.side_a = here
+        self.say(f"{self._name_of_a()} is kept; C on another schedule, prompt or model compares")
 
     def _is_side_a(self, here: Answer) -> bool:
         a, b = (replace(side.request, position=-1, tracked=None) for side in (self.side_a, here))
@@ -125,6 +132,8 @@ class ExploreBeside(Frame):
 
     def _point_chosen(self, screen: Asking, chosen: Chosen | None) -> None:
         """The schedule of a point, on its prompt, read where it was read there."""
+        if isinstance(screen, CompareScreen):  # where the sides may have been exchanged
+            self.side_a = screen.sides[0]
         if screen.dead:
             self.dead, self.failure = True, screen.failure
             self.draw_status()

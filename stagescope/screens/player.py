@@ -48,10 +48,15 @@ class Player(Explore, inherit_bindings=False):
     BINDINGS = actions.bindings(PLACE, priority=True)
 
     def __init__(
-        self, session: Session, other: dict[str, Any] | None = None, ascii_only: bool = False, playing: bool = True
+        self,
+        session: Session,
+        other: dict[str, Any] | None = None,
+        ascii_only: bool = False,
+        playing: bool = True,
+        filmed: bool = False,
     ):
-        """other: fields of Load in place of the recorded ones, for all of the session."""
-        self.events, self.other = session.events, other or {}
+        """other: fields of Load in place of the recorded ones, for all of the session. filmed: nobody presses a key."""
+        self.events, self.times, self.other, self.filmed = session.events, words.times(session.events), other or {}, filmed
         self.steps = {step.event: step for step in replay.steps(session) if isinstance(step, replay.Step)}
         self.asked = {repr(step.request) for step in self.steps.values()}
         self.came: dict[str, short.Numbers] = {}  # one of `asked` that came whole -> its numbers
@@ -90,6 +95,7 @@ class Player(Explore, inherit_bindings=False):
 
     def go_to(self, done: int) -> None:
         """Look at what the session looked at after so many events, of which there is one at least."""
+        self.note = ""
         self.done = min(max(done, 1), len(self.events))
         state = self.state_of(self.done)
         self.restore(self._fitting(state))
@@ -319,7 +325,8 @@ class Player(Explore, inherit_bindings=False):
         state = "waiting for the engine" if self.playing and self.is_busy() else state
         speed = f", {self.speed}x" if self.speed != 1 else ""
         ascii_only = self.stack.glyphs.ascii_only
-        told = player_words.bar(self.events, self.done, self.playing, state + speed, self.verdict, ascii_only)
+        sign = player_words.sign(self.playing, state + speed, ascii_only) if not self.filmed else ""
+        told = player_words.bar(self.events, self.done, self.times, sign, self.verdict)
         for screen in self.app.screen_stack:
             for bar in screen.query("#player").results(Line):
                 bar.show(told, layout=True)

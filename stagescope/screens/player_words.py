@@ -12,14 +12,18 @@ from stagescope.sessions.words import clock, told
 from stagescope.text import printable
 
 
-def bar(events: Sequence[Event], done: int, playing: bool, state: str, verdict: str, ascii_only: bool) -> Content:
-    """The line of the player. done: events that are behind. state: in words, with the speed."""
-    sign = ("▶" if playing else "‖") if not ascii_only else (">" if playing else "=")
-    parts = [(f"{sign} {state}", "bold $primary"), "  "]
+def sign(playing: bool, state: str, ascii_only: bool) -> str:
+    """▶ playing, 2x"""
+    return f"{('▶' if playing else '‖') if not ascii_only else ('>' if playing else '=')} {state}  "
+
+
+def bar(events: Sequence[Event], done: int, times: Sequence[float], sign: str, verdict: str) -> Content:
+    """The line of the player. done: events that are behind. times: of events."""
+    start = (sign, "bold $primary")
     if not events:
-        return Content.assemble(*parts, "the session is empty")
+        return Content.assemble(start, "the session is empty")
     event = events[done - 1]
-    parts += [f"{done} of {len(events)}  ", (clock(event["t"]), "$foreground 60%"), "  "]
+    parts = [start, f"{done} of {len(events)}  ", (clock(times[done - 1]), "$foreground 60%"), "  "]
     parts.append((told(event), "bold $text-accent" if event["event"] == "note" else "bold"))
     differs = "$text-error" if verdict.startswith("differs") else "$foreground 60%"
     return Content.assemble(*parts, (f"  {verdict}", differs) if verdict else "")

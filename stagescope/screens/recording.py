@@ -106,7 +106,7 @@ class Recording(Frame):
             self.session_name = ""
             self.say(f"{error}: this is recorded as another session")
         try:
-            self.session = files.begin(self.load, info)
+            self.session = files.begin(self.load, info, self.prompt)
             self.recorded = State(load=self.load, prompt="")
         except SessionError as error:
             self.records = False
@@ -198,7 +198,7 @@ class Recording(Frame):
         try:
             self.session.close()
         except SessionError as error:
-            self.log.error(str(error))
+            self.app.remark = f"stagescope: the session was not kept to its end: {error}"
         self.session = None
 
     def mark(self) -> Content:
@@ -248,7 +248,8 @@ class Recording(Frame):
                 return
             self.record(event)
             self.session_name = event["name"]
-            self.say(f"the session {self.session.id} is called {printable(self.session_name)}")
+            if not self.record_failed:
+                self.say(f"the session {self.session.id} is called {printable(self.session_name)}")
             self.draw_status()
 
 

@@ -62,7 +62,7 @@ class Sharing(Frame):
     def _export_to(self, answer: Answer, name: str | None) -> None:
         if not name or not name.strip():
             return
-        path = Path(name.strip()).expanduser().absolute()
+        path = Path(os.path.abspath(os.path.expanduser(name.strip())))
         try:
             format = formats.format_of(path)
         except ExportError as error:

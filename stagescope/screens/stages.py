@@ -117,7 +117,7 @@ class StagesScreen(Asking):
         return Answer(self.load, here.map.model, MapStages(self.texts), parts) if here.map is not None else None
 
     def under_cursor(self) -> tuple[dict[str, Any], str]:
-        return {"layer": self.at_layer}, "stage"
+        return {"layer": self.at_layer}, self.here.map.signals[0] if self.here.map else "stage"
 
     # ------------------------------------------------------------------------------------------------- keys
 

@@ -119,18 +119,28 @@ def fold(events: Iterable[Event], state: State = State()) -> State:
     """What a session led to. What is no event of this version, or carries what cannot be, changes nothing."""
     for event in events:
         name = event.get("event")
-        if name in ("session", "opened", "model"):
+        if name in ("session", "model"):  # not "opened": what was asked for may never have been loaded
             load = load_of(event)
             state = state if load is None else replace(state, load=load)
-        elif name == "schedule":
-            how, text = event.get("how"), event.get("schedule")
-            if how in STEPS and isinstance(text, str) and _is_schedule(text):
-                state = replace(state, schedules=(*(() if how == "start" else state.schedules), (how, text)))
-        elif name in CARRIED:
-            found = {field: _tuple(event[field]) for field in CARRIED[name] if field in event}
-            if all(_FITS[field](value) for field, value in found.items()):
-                state = replace(state, **found)
+        elif name == "schedule" and is_sound(event):
+            step = (event["how"], event["schedule"])
+            state = replace(state, schedules=(*(() if step[0] == "start" else state.schedules), step))
+        elif name in CARRIED and is_sound(event):
+            state = replace(state, **_fields(event))
     return state
+
+
+def is_sound(event: Event) -> bool:
+    """Whether what it says is looked at can be. Of other events True: who reads them sees."""
+    if event["event"] == "schedule":
+        how, text = event.get("how"), event.get("schedule")
+        return isinstance(how, str) and how in STEPS and isinstance(text, str) and _is_schedule(text)
+    return all(_FITS[field](value) for field, value in _fields(event).items())
+
+
+def _fields(event: Event) -> dict[str, Any]:
+    """Of State, that the event carries."""
+    return {field: _tuple(event[field]) for field in CARRIED.get(event["event"], ()) if field in event}
 
 
 def plain(message: Any) -> dict[str, Any]:

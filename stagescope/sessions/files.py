@@ -21,7 +21,7 @@ from pathlib import Path
 
 from stagescope import paths
 from stagescope.engine.protocol import DEFAULT_PROMPT, Load, ModelInfo
-from stagescope.sessions.events import CARRIED, SCHEMA, SYNCED, Event, about, plain
+from stagescope.sessions.events import CARRIED, SCHEMA, SYNCED, Event, about, is_sound, plain
 from stagescope.text import printable
 
 SUFFIX = ".jsonl"
@@ -48,7 +48,8 @@ class Recording:
     descriptor: int
     began: float = field(default_factory=time.monotonic)
     left: deque[bytes] = field(default_factory=deque)  # what could not be written yet
-    load: Load = Load()  # that it was begun with
+    load: Load = Load()  # that it was begun with,
+    prompt: str = DEFAULT_PROMPT  # and the prompt
     worth_keeping: bool = False
     syncing: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1))  # fsync takes 1 to 50 ms
     synced: Future | None = None
@@ -63,7 +64,7 @@ class Recording:
         Raises SessionError (a full disk, a file that was removed): what is left is written before the next event.
         """
         event = {"event": event["event"], "t": round(time.monotonic() - self.began, 3), **event}
-        self.worth_keeping = self.worth_keeping or _is_done_by_someone(event, self.load)
+        self.worth_keeping = self.worth_keeping or _is_done_by_someone(event, self.load, self.prompt)
         if not os.fstat(self.descriptor).st_nlink:  # 1 us
             self.left.clear()
             raise SessionError(f"the file of the session was removed: {printable(str(self.path))}")
@@ -101,20 +102,20 @@ class Recording:
         self.descriptor = -1
 
 
-def _is_done_by_someone(event: Event, load: Load) -> bool:
+def _is_done_by_someone(event: Event, load: Load, prompt: str) -> bool:
     match event["event"]:
         case "model":
             return event["load"] != plain(load)
         case "prompt":
-            return event["prompt"] != DEFAULT_PROMPT
+            return event["prompt"] != prompt
         case "schedule":
-            return bool(event["schedule"])
+            return event["how"] != "start"
         case name:
             return name in ("opened", "note", "name", "tags", "export", "deck", "tracked", "screen", "lens", "view")
 
 
-def begin(load: Load, info: ModelInfo | None = None) -> Recording:
-    """A new session; its header is written. Raises SessionError."""
+def begin(load: Load, info: ModelInfo | None = None, prompt: str = DEFAULT_PROMPT) -> Recording:
+    """A new session; its header is written. prompt: what the app opens with. Raises SessionError."""
     while True:
         name = f"{datetime.now():%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
         try:
@@ -122,7 +123,7 @@ def begin(load: Load, info: ModelInfo | None = None) -> Recording:
             break
         except FileExistsError:  # of another app, begun in the same second
             continue
-    recording.load = load
+    recording.load, recording.prompt = load, prompt
     recording.write({"event": "session", "schema": SCHEMA, "id": name, **about(load, info)})
     return recording
 
@@ -245,6 +246,8 @@ def read(path: Path, numbers: bool = True) -> Session:
                     warnings += [f"line {number} is skipped: {event}"]
                     continue
                 events.append(event)
+                if not is_sound(event):
+                    warnings += [f"line {number} changes nothing: what it carries cannot be"]
                 if event["event"] not in _KNOWN:
                     unknown[event["event"]] += 1
     except OSError as error:
@@ -319,9 +322,12 @@ def find(name: str) -> Path:
 
 
 def session_files() -> list[Path]:
-    """Those of the data folder, the latest first."""
-    folder = paths.describe()["data"] / "sessions"
-    return sorted(folder.glob(f"*{SUFFIX}"), key=lambda path: path.stem, reverse=True)
+    """Those of the data folder, that written last first."""
+    folder, found = paths.describe()["data"] / "sessions", []
+    for path in folder.glob(f"*{SUFFIX}"):
+        with contextlib.suppress(OSError):  # of another process that has just removed it
+            found.append((path.stat().st_mtime_ns, path.stem, path))
+    return [path for _, _, path in sorted(found, reverse=True)]
 
 
 def all_sessions() -> Iterator[Session]:

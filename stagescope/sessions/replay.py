@@ -70,7 +70,7 @@ def steps(session: Session) -> Iterator[Step | str]:
     load, model, reading = Load(), {}, None
     for index, event in enumerate(session.events):
         name = event["event"]
-        if name in ("session", "opened", "model"):
+        if name in ("session", "model"):
             load = load_of(event) or load
             model = event["model"] if isinstance(event.get("model"), dict) else model
         elif name in ("reading", "answer"):

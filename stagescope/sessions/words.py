@@ -19,6 +19,15 @@ def wait(events: Sequence[Event], n: int) -> float:
     return min(max(events[n + 1]["t"] - events[n]["t"], 0.0), LONGEST)
 
 
+def times(events: Sequence[Event]) -> list[float]:
+    """Seconds since the session began, of each event: of those after "opened" those before are counted on."""
+    found, base = [], 0.0
+    for event in events:
+        base = found[-1] if found and event["event"] == "opened" else base
+        found.append(base + event["t"])
+    return found
+
+
 def clock(seconds: float) -> str:
     """ "1:07.3", hours from an hour on."""
     tenths = round(seconds * 10)
