@@ -13,7 +13,7 @@ from test_default_model import exhaust
 from test_outcomes import BITS, KL, LOSS, P, taken, task
 from test_readings_right import FAMILIES, N_TOKENS, SCHEDULES, fresh_prompt, make
 
-from stagescope.engine import load, neurons, plain
+from stagescope.engine import comparison, load, neurons, plain
 from stagescope.engine.directory import Located
 from stagescope.engine.local import LocalEngine
 from stagescope.engine.protocol import (
@@ -28,6 +28,7 @@ from stagescope.engine.protocol import (
     ShowNeurons,
     ShowPattern,
     TakeAttribution,
+    TakeComparison,
     TakeEvidence,
     TakeLens,
     TakeSimilarity,
@@ -35,6 +36,9 @@ from stagescope.engine.protocol import (
 )  # fmt: skip
 from stagescope.engine.reading import read
 from stagescope.engine.schedule import parse, resolve
+from stagescope.reports import reading as report
+from stagescope.sessions import files, replay, short
+from stagescope.sessions.events import plain as plain_data
 
 if not torch.cuda.is_available():  # a driver without a card, or a CPU build of torch beside one
     pytest.skip("torch sees no CUDA device", allow_module_level=True)
@@ -183,3 +187,33 @@ def test_bf16_is_chosen_when_fp32_does_not_fit(tmp_path, monkeypatch) -> None:
     ids = tiny_models.ids(net.d_vocab, N_TOKENS, seed=3)[None]
     warnings, noise_kl = load.check(net, ids, "llama")
     assert warnings == () and 1e-7 < noise_kl < 0.1
+
+
+def test_two_readings_side_by_side_agree_with_the_cpu(engines) -> None:
+    prompt = tiny_models.TEXT[0]
+    ours, theirs = both(engines, TakeComparison(Read(prompt, "drop 2"), Read(prompt, "swap 3 4; head-off 1.0")))
+    assert ours.pairs == theirs.pairs
+    for name in ("kl_nats", "resid_rel", "resid_cos", "effect_kl_nats", "effect_entropy_bits"):
+        near(getattr(ours, name), getattr(theirs, name), name)
+
+
+def test_one_model_on_two_devices_is_compared_and_is_one(engines) -> None:
+    read = Read(tiny_models.TEXT[0], "drop 2")
+    found = comparison.between(engines["cuda"], read, engines["cpu"], read)
+    assert np.nanmax(np.abs(found.kl_nats)) < 1e-4 and np.nanmax(np.abs(found.effect_kl_nats)) < 1e-4
+    assert np.isnan(found.resid_rel).all()  # of two networks, which have bases of their own
+
+
+def test_a_session_of_the_cpu_is_run_again_within_what_is_stated(engines, home) -> None:
+    """Recorded there, replayed here: replay.OTHER_DEVICE."""
+    cpu, prompt = engines["cpu"], tiny_models.TEXT[0]
+    recording = files.begin(cpu.request, cpu.info)
+    recording.write({"event": "model", "load": plain_data(cpu.request), "model": report.model_json(cpu.info)})
+    for schedule in ("", "drop 2", "swap 3 4"):
+        *_, reading = cpu.answer(request := Read(prompt, schedule, part="whole"))
+        numbers = short.of_reading(reading, -1)
+        recording.write({"event": "reading", "request": plain_data(request), "position": -1, "numbers": numbers})
+    recording.let_go()
+    *_, found = replay.replay(files.read(recording.path), LocalEngine(), {"device": "cuda"})
+    assert found.numbers > 100 and found.differences == ()
+    assert any("device" in remark for remark in found.remarks)

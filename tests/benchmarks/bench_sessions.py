@@ -50,7 +50,7 @@ def main() -> None:
         wrote = median(record)
         size = len(json.dumps(event | {"numbers": short.of_reading(reading, -1)}))
         print(f"{name} ({len(reading.tokens)}): recording a toggle / the toggle {wrote / read:.4f}, {size / 1024:.1f} KiB a reading")
-        recording.close()
+        recording.let_go()
         for format in formats.FORMATS:
             if format.module:
                 formats.render(answer, format.extension)  # what it imports
@@ -58,7 +58,8 @@ def main() -> None:
                 size = len(formats.render(answer, format.extension))
                 print(f"  .{format.extension} / the toggle {took / read:.2f}, {size / 1024:.0f} KiB")
 
-    events = list(files.read(recording.path).events) * 300
+        events = list(files.read(recording.path).events) * 300
+        recording.path.unlink()
     path = Path(tempfile.mkdtemp()) / "long.jsonl"
     path.write_text("".join(json.dumps(one) + "\n" for one in events))
     took = median(lambda: fold(files.read(path).events))
