@@ -58,7 +58,7 @@ for name in ("NeuronRow", "Signal", "Stage", "ProbeScore"):
     rows = st.deferred(lambda name=name: st.lists(messages(getattr(protocol, name)), max_size=2).map(tuple))
     FIELDS[f"tuple[{name}, ...]"] = rows
 FIELDS["Read"] = st.deferred(lambda: messages(Read))
-FIELDS["Reading"] = st.deferred(lambda: messages(Reading))
+FIELDS["Reading"] = st.deferred(lambda: bare(Reading))  # of a Comparison, where they have no baseline
 FIELDS["tuple[tuple[int, int], ...]"] = st.lists(st.tuples(integers, integers), max_size=2).map(tuple)
 FIELDS["ModelInfo"] = st.deferred(lambda: messages(ModelInfo))
 FIELDS["tuple[SweepRow, ...]"] = st.deferred(lambda: st.lists(messages(protocol.SweepRow), max_size=2).map(tuple))
@@ -66,11 +66,14 @@ FIELDS["tuple[SweepRow, ...]"] = st.deferred(lambda: st.lists(messages(protocol.
 
 def messages(kind: type) -> st.SearchStrategy:
     """Messages of one kind; a field of a type that is not listed above is an error here."""
-    fields = {field.name: field.type for field in dataclasses.fields(kind)}
     if kind in (Reading, protocol.Attribution):
-        bare = {name: FIELDS[type_] for name, type_ in fields.items() if name not in ("model", "baseline")}
-        bare["model"] = messages(ModelInfo)
-        return st.builds(kind, **bare, baseline=st.none() | st.builds(kind, **bare))
+        return st.builds(dataclasses.replace, bare(kind), baseline=st.none() | bare(kind))
+    return bare(kind)
+
+
+def bare(kind: type) -> st.SearchStrategy:
+    """Without a baseline, where there could be one."""
+    fields = {field.name: field.type for field in dataclasses.fields(kind) if field.name != "baseline"}
     return st.builds(kind, **{name: FIELDS[type_] for name, type_ in fields.items()})
 
 
