@@ -427,3 +427,10 @@ def test_a_write_that_fails_leaves_what_was_there(tmp_path, monkeypatch, overwri
         formats.save(path, b"new", overwrite)
     assert os.listdir(tmp_path) == (["a.json"] if overwrite else [])
     assert not overwrite or path.read_bytes() == b"mine"
+
+
+def test_the_help_of_session_export_names_every_format():
+    """session_parser.py cannot import the table: --help would take a second."""
+    from stagescope.commands.session_parser import KINDS
+
+    assert [f".{format.extension}" for format in formats.FORMATS] == re.findall(r"\.\w+", KINDS)[: len(formats.FORMATS)]
