@@ -20,12 +20,11 @@ if TYPE_CHECKING:
 def load_request(args: argparse.Namespace) -> Load:
     from stagescope.engine.protocol import Load
 
-    words = (args.model, args.device, args.dtype, args.threads, args.bos, args.chat, args.cache, args.offline)
-    return Load(*words, memory=args.memory)
+    return Load(**load_changes(args))
 
 
 def load_changes(args: argparse.Namespace) -> dict[str, Any]:
-    """The fields of a Load that were given, to stand in place of those of a session."""
+    """The fields of a Load that were given, to stand in place of the defaults or of those of a session."""
     names = ("model", "device", "dtype", "threads", "bos", "memory")
     given = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
     given |= {name: True for name in ("chat", "offline") if getattr(args, name)}

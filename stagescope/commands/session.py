@@ -6,7 +6,7 @@ import argparse
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from stagescope.commands.arguments import load_changes
 from stagescope.console import Progress, fail, last, print_json, print_lines, say
@@ -29,11 +29,12 @@ def session(args: argparse.Namespace) -> int:
         path = files.find(args.session)
         if args.action in ("note", "name", "tag"):
             return _append(path, args)
-        found = files.read(path)
         if args.action == "delete":
+            files.read(path, numbers=False)  # is one
             files.remove(path)
             print(path)
             return 0
+        found = files.read(path)
         for warning in found.warnings if args.action != "replay" else ():  # which tells them itself
             say(f"stagescope: {warning}")
         return {"show": _show, "replay": _replay, "watch": _watch, "export": _export}[args.action](found, args)

@@ -16,7 +16,7 @@ NEXT = (
 def render(answer: Answer) -> bytes:
     """Raises ExportError for what one model cannot be asked again."""
     model, asked = parts(answer)
-    told = "\n".join(line for line in about(answer))
+    told = "\n".join(about(answer))
     lines = [
         f'"""{told}\n"""\n',
         "import stagescope as ss\n",

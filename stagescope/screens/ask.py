@@ -61,11 +61,12 @@ class Confirm(ModalScreen[bool]):
         self.question = question
 
     def compose(self) -> ComposeResult:
+        self.line = Line(id="question")  # kept: while the app ends it is not found any more
         with Vertical():
-            yield Line(id="question")
+            yield self.line
 
     def on_mount(self) -> None:
-        self.query_one(Line).show(self.question)
+        self.line.show(self.question)
 
     def action_yes(self) -> None:
         self.dismiss(True)
@@ -85,12 +86,13 @@ class Choose(ModalScreen[str | None]):
         self.question, self.choices = question, choices
 
     def compose(self) -> ComposeResult:
+        self.line = Line(id="question")  # kept: while the app ends it is not found any more
         with Vertical():
-            yield Line(id="question")
+            yield self.line
 
     def on_mount(self) -> None:
         told = "   ".join(f"{key} {what}" for key, what in self.choices.items())
-        self.query_one(Line).show(f"{self.question}:   {told}   esc nothing")
+        self.line.show(f"{self.question}:   {told}   esc nothing")
 
     def on_key(self, event: events.Key) -> None:
         if event.character in self.choices:

@@ -13,7 +13,7 @@ from textual.content import Content
 
 from stagescope import actions
 from stagescope.answers import collected
-from stagescope.engine.protocol import Load, ModelInfo, Read, Reply, Request
+from stagescope.engine.protocol import EngineError, Load, ModelInfo, Read, Reply, Request
 from stagescope.engine.schedule import ScheduleError, parse, resolve
 from stagescope.screens import player_words
 from stagescope.screens.asking import Asking, Chosen
@@ -298,10 +298,10 @@ class Player(Explore, inherit_bindings=False):
         if not of_reading:
             now = self.came.get(repr(step.request))
         elif self.is_complete() and self._is_wanted(step.request):
-            if not -len(reading.tokens) <= step.position < len(reading.tokens):
+            try:
+                now = replay.numbers_of(reading, step)
+            except EngineError:
                 return "differs: the prompt has fewer tokens"
-            whole = "output.entropy_bits" in step.numbers
-            now = (short.of_reading if whole else short.of_position)(reading, step.position)
             kept = ", which the cache kept" if reading.cached else ""
         else:
             now = None

@@ -65,25 +65,20 @@ class Sharing(Frame):
         path = Path(os.path.abspath(os.path.expanduser(name.strip())))
         try:
             format = formats.format_of(path)
-        except ExportError as error:
-            self.say(str(error))
-            return
-
-        if format.module:
-            Sharing.extension = format.extension
-        try:
+            if format.module:
+                Sharing.extension = format.extension
             formats.refuse(path, overwrite=True)  # before a film is made for it
         except ExportError as error:
             self.say(str(error))
             return
+        begin = partial(self._begin_file, answer, path, format.extension)
         if path.is_file():
             question = f"{printable(str(path))} exists. Overwrite it? y or n."
-            self.app.push_screen(Confirm(question), lambda yes: self._begin_file(answer, path, True) if yes else None)
+            self.app.push_screen(Confirm(question), lambda yes: begin(overwrite=True) if yes else None)
         else:
-            self._begin_file(answer, path, False)
+            begin(overwrite=False)
 
-    def _begin_file(self, answer: Answer, path: Path, overwrite: bool) -> None:
-        extension = formats.format_of(path).extension
+    def _begin_file(self, answer: Answer, path: Path, extension: str, overwrite: bool) -> None:
         if extension == "cast":
             if self.is_filming():
                 self.say("a film is being made already: esc cancels it")

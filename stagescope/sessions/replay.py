@@ -129,7 +129,7 @@ def replay(
                 if key != asked_last:
                     *_, reading = engine.answer(key)
                     asked_last = key
-                now = _of_reading(reading, step)
+                now = numbers_of(reading, step)
             else:
                 came = []
                 for reply in engine.answer(step.request):
@@ -153,7 +153,8 @@ def replay(
     yield Compared(len(asked), numbers, largest, tuple(differences), tuple(remarks))
 
 
-def _of_reading(reading: Reading, step: Step) -> Numbers:
+def numbers_of(reading: Reading, step: Step) -> Numbers:
+    """What the step kept, of the reading as it is now. Raises EngineError where that has no such position."""
     if not -len(reading.tokens) <= step.position < len(reading.tokens):
         raise EngineError("usage", f"position {step.position} is beyond the {len(reading.tokens)} tokens.")
     whole = "output.entropy_bits" in step.numbers
