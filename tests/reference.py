@@ -8,6 +8,8 @@ Symbols: T positions, V vocabulary, L layers, M MLP width, D model width.
 Families: gpt2, gpt_neox, phi, llama, qwen2, gemma3_text, olmo2.
 """
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -20,13 +22,16 @@ GATED = {"llama", "qwen2", "gemma3_text", "olmo2"}
 
 class Place(NamedTuple):
     """One executed block. A sublayer is on, off, or on at the positions of a [T] mask; where it is off it
-    contributes zero, or the [D] vector given as its `_mean`."""
+    contributes zero, or the [D] vector (or [T, D], one a position) given as its `_mean`. Heads and neurons named are
+    off at every position: nothing is read of what they write."""
 
     layer: int
     attn_on: bool | Tensor = True
     mlp_on: bool | Tensor = True
     attn_mean: Tensor | None = None
     mlp_mean: Tensor | None = None
+    heads_off: tuple[int, ...] = ()
+    neurons_off: tuple[int, ...] = ()
 
 
 Item = Place | tuple | list  # a list of places is a parallel group: the mean of its blocks' outputs
@@ -90,15 +95,38 @@ def embed(model, ids: Tensor) -> Tensor:
         case _: return model.model.embed_tokens(ids)
 
 
-def w_out(model, layer: int) -> Tensor:
-    """[M, D] float64: what each neuron of the layer writes."""
+def w_out_stored(model, layer: int) -> Tensor:
+    """[M, D]: what each neuron of the layer writes, a view of the model's own weights."""
     mlp = blocks(model)[layer].mlp
     match family(model):
-        case "gpt2": weight = mlp.c_proj.weight  # Conv1D keeps [in, out]
-        case "gpt_neox": weight = mlp.dense_4h_to_h.weight.T
-        case "phi": weight = mlp.fc2.weight.T
-        case _: weight = mlp.down_proj.weight.T
-    return weight.detach().double()
+        case "gpt2": return mlp.c_proj.weight  # Conv1D keeps [in, out]
+        case "gpt_neox": return mlp.dense_4h_to_h.weight.T
+        case "phi": return mlp.fc2.weight.T
+        case _: return mlp.down_proj.weight.T
+
+
+def w_out(model, layer: int) -> Tensor:
+    """The same in float64, a copy."""
+    return w_out_stored(model, layer).detach().double()
+
+
+def w_o_stored(model, layer: int) -> Tensor:
+    """[H * d_head, D]: what each head of the layer writes, head after head, a view of the model's own weights."""
+    block = blocks(model)[layer]
+    match family(model):
+        case "gpt2": return block.attn.c_proj.weight
+        case "gpt_neox": return block.attention.dense.weight.T
+        case "phi": return block.self_attn.dense.weight.T
+        case _: return block.self_attn.o_proj.weight.T
+
+
+@contextmanager
+def writing_nothing(weight: Tensor, rows: Sequence[int]) -> Iterator[None]:
+    """Rows of a view of the model's weights are zero for a while."""
+    held = weight[list(rows)].clone()
+    weight[list(rows)] = 0.0
+    yield
+    weight[list(rows)] = held
 
 
 # --- one block, sublayer by sublayer ---
@@ -178,9 +206,12 @@ def switched(contribution: Tensor, on: bool | Tensor, mean: Tensor | None) -> Te
 def contributions(model, place: Place, x: Tensor) -> tuple[Tensor, Tensor]:
     """What attention and MLP of one block add to x [T, D]. Sequential: the MLP reads x plus the attention
     that was left on. Parallel: it reads x."""
-    attn = switched(attention(model, place.layer, x), place.attn_on, place.attn_mean)
+    w_o, width = w_o_stored(model, place.layer), len(w_o_stored(model, place.layer)) // model.config.num_attention_heads
+    with writing_nothing(w_o, [head * width + n for head in place.heads_off for n in range(width)]):
+        attn = switched(attention(model, place.layer, x), place.attn_on, place.attn_mean)
     middle = x if parallel(model) else x + attn
-    return attn, switched(mlp(model, place.layer, middle), place.mlp_on, place.mlp_mean)
+    with writing_nothing(w_out_stored(model, place.layer), place.neurons_off):
+        return attn, switched(mlp(model, place.layer, middle), place.mlp_on, place.mlp_mean)
 
 
 # --- runs ---

@@ -53,7 +53,7 @@ def test_every_schedule_of_a_sweep_is_continued(stagescope):
     alone = json.loads(stagescope("generate", PROMPT, "--edit", "drop 4", "--tokens", "4", "--json").out)
     of_sweep = made["generations"][0]["texts"][5]
     assert [step["id"] for step in of_sweep["steps"]] == [step["id"] for step in alone["texts"][1]["steps"]]
-    shown = stagescope(*words).out  # from the cache, the weights not loaded
+    shown = stagescope(*words).out  # from the cache
     assert shown.count("greedy, up to 4 tokens") == 2 and shown.count("KL forced") == 2
     assert "generations" not in json.loads(stagescope(*words[:-2], "--json").out)
 
@@ -66,6 +66,7 @@ def test_every_schedule_of_a_sweep_is_continued(stagescope):
         ((PROMPT, "--edit", "drop 99"), "out of range"),
         ((PROMPT, "--top-k", "5"), "nothing is drawn at temperature 0"),
         ((PROMPT, "--temperature", "nan"), "the temperature cannot be nan"),
+        ((PROMPT, "--temperature", "1e-39"), "the temperature cannot be 1e-39"),
         ((PROMPT, "--temperature", "-1"), "the temperature cannot be -1"),
         ((PROMPT, "--temperature", "1", "--top-p", "2"), "top-p cannot be 2.0"),
         ((PROMPT, "--temperature", "1", "--seed", "-3"), "the seed cannot be -3"),

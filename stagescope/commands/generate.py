@@ -45,9 +45,8 @@ def generate(args: argparse.Namespace) -> int:
     def work() -> Iterator[Reply]:
         for reply in engine.answer(load_request(args)):
             yield reply
-            if isinstance(reply, ModelInfo) and not reply.loaded and engine.certain and (known := engine.known(request)):
-                yield known
-                return
+            if isinstance(reply, ModelInfo) and not reply.loaded and engine.certain:
+                engine.known(request)  # a mistake in it costs no loading
         for reply in engine.answer(request):
             if shown and isinstance(reply, Generation):
                 shown.show(reply)

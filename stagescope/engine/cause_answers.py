@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 _OF_TEXTS = {FindHeads: subjoiners, TakeSimilarity: similarity, TakeProbe: probe}
 _OF_PROMPT = {ShowPattern: pattern, TakeAttribution: attribution}
-_OF_SEVERAL = {TakeComparison: comparison, Generate: generation}  # plans of one request
+_OF_TWO = {TakeComparison: comparison}
 
 
 def known(engine: LocalEngine, request: OfCauses) -> Reply | None:
@@ -36,7 +36,10 @@ def known(engine: LocalEngine, request: OfCauses) -> Reply | None:
     if not engine.certain or not engine.request.cache:
         return None
     asked = (request, engine.info, engine.request, engine.tokenizer)
-    return (_OF_TEXTS | _OF_PROMPT | _OF_SEVERAL)[type(request)].recalled(*asked)
+    if isinstance(request, Generate):
+        asked = generation.settle(*asked)
+        return generation.recalled(asked, engine) if engine.net else None
+    return (_OF_TEXTS | _OF_PROMPT | _OF_TWO)[type(request)].recalled(*asked)
 
 
 def answer(engine: LocalEngine, request: OfCauses) -> Iterator[Reply]:
@@ -85,7 +88,7 @@ def _of_two(engine: LocalEngine, request: TakeComparison) -> Iterator[Progress |
 
 
 def _continued(engine: LocalEngine, request: Generate) -> Iterator[Reply]:
-    asked = generation.settle(request, engine.request, engine.info, engine.tokenizer)
+    asked = generation.settle(request, engine.info, engine.request, engine.tokenizer)
     if any(map(uses_means, asked.plans)):
         yield from engine.measure_averages()
     yield from generation.take(engine, asked)

@@ -32,7 +32,8 @@ if TYPE_CHECKING:
     from stagescope.engine.runner import Node
 
 STAGE = "writing"
-MOST_TOKENS = 10_000  # of one text: what is drawn and kept grows with it
+MOST_TOKENS = 2_000  # of one text: at each the whole of it is spelled and sent
+COLDEST = 1e-3  # below this a temperature other than 0 overflows
 RUNS_AT_ONCE = 256  # whose logits are held together, as in a sweep
 OF_MEMORY = 0.5  # of Network.memory, for keys and values
 
@@ -49,7 +50,7 @@ class Asked:
     plans: tuple[Plan, ...]  # over the prompt and what is written
 
 
-def settle(request: Generate, load: Load, info: ModelInfo, tokenizer: Any) -> Asked:
+def settle(request: Generate, info: ModelInfo, load: Load, tokenizer: Any) -> Asked:
     """Raises EngineError as for a Read, and for sampling that cannot be."""
     _check(request)
     asked = [question.question(Read(request.prompt, text), load, info, tokenizer) for text in ("", *request.schedules)]
@@ -68,7 +69,8 @@ def _check(request: Generate) -> None:
     wrong = {
         f"{request.tokens} tokens cannot be written": (not 1 <= request.tokens <= MOST_TOKENS, f"Give 1 to {MOST_TOKENS:,}."),
         f"the temperature cannot be {request.temperature}": (
-            not 0 <= request.temperature <= 100, "Give 0 for the likeliest token, or up to 100."),
+            request.temperature != 0 and not COLDEST <= request.temperature <= 100,
+            f"Give 0 for the likeliest token, or {COLDEST} to 100."),
         f"top-k cannot be {request.top_k}": (request.top_k is not None and request.top_k < 1, "Give 1 or more."),
         f"top-p cannot be {request.top_p}": (request.top_p is not None and not 0 < request.top_p <= 1, "Give 0 to 1."),
         f"the seed cannot be {request.seed}": (not 0 <= request.seed < 2**63, "Give a whole number from 0 on."),
@@ -87,21 +89,19 @@ def _plan(asked: Question, info: ModelInfo, n_positions: int) -> Plan:
     return resolve(anchored(asked.schedule, len(asked.ids)), info.n_layers, n_positions=n_positions, **shape)
 
 
-def recalled(request: Generate, info: ModelInfo, load: Load, tokenizer: Any) -> Generation | None:
-    """The answer from the cache; works before the weights are loaded. Raises as `settle`."""
-    asked = settle(request, load, info, tokenizer)
-    for dtype, device in question.machines(info, load):
-        found = cache.get(_key(asked, info, dtype, device))
-        if isinstance(found, Generation):
-            return replace(question.as_asked(found, info), prompt=request.prompt, schedules=asked.schedules, asked=request)
-    return None
+def recalled(asked: Asked, engine: LocalEngine) -> Generation | None:
+    """The answer from the cache. Needs the weights, with which the tokens come that end a text."""
+    found = cache.get(_key(asked, engine))
+    if not isinstance(found, Generation):
+        return None
+    return replace(question.as_asked(found, engine.info), schedules=asked.schedules, asked=asked.request)
 
 
-def _key(asked: Asked, info: ModelInfo, dtype: str, device: str) -> str:
-    of = replace(asked.request, prompt="", schedules=())
+def _key(asked: Asked, engine: LocalEngine) -> str:
+    request, info = asked.request, engine.info
+    of = replace(request, schedules=(), seed=request.seed if request.temperature else 0)  # with the prompt: does a text read back
     text = question.means_text(info) if any(map(uses_means, asked.plans)) else None
-    # The prompt itself says whether what was written reads back.
-    rest = (asked.request.prompt, text, dtype, device, question.prefix_id(info))
+    rest = (text, info.dtype, info.device.split(":")[0], question.prefix_id(info), engine.request.chat, sorted(_end_tokens(engine.net)))
     return cache.key("generation", info.fingerprint, asked.ids, asked.plans, vars(of), *rest)
 
 
@@ -118,16 +118,16 @@ def take(engine: LocalEngine, asked: Asked) -> Iterator[Progress | Generation]:
     edits = list(range(1, len(asked.plans)))
     begun = 0  # edits of the waves before
     while begun < len(edits) or not begun:
-        prefilled = _prefill(engine, asked, edits[begun:])
-        wave = prefilled.edits
-        for step in _write(engine, asked, prefilled, written):
+        wave = _prefill(engine, asked, edits[begun:])
+        for step in _write(engine, asked, wave, written):
             of_wave = (step + 1) / request.tokens
-            yield progress(STAGE, began, (begun + len(wave) * of_wave) / len(edits) if edits else of_wave)
+            yield progress(STAGE, began, (begun + len(wave.edits) * of_wave) / len(edits) if edits else of_wave)
             yield written.so_far(began)
-        begun += max(len(wave), 1)
+        begun += max(len(wave.edits), 1)
+        del wave  # before the next is run
     found = replace(written.so_far(began), complete=True)
     if engine.request.cache:
-        cache.put(_key(asked, engine.info, engine.info.dtype, engine.info.device.split(":")[0]), found)
+        cache.put(_key(asked, engine), found)
     yield found
 
 
@@ -175,20 +175,20 @@ def _prefill(engine: LocalEngine, asked: Asked, edits: Sequence[int]) -> _Wave:
     root = Node(x=begun.x[0])
 
     base = runner.path(root, asked.plans[0])
-    of_base = set(map(id, base))
 
     def run(plans: Sequence[Plan]) -> list[list[Node]]:
         paths = [runner.path(root, plan) for plan in plans]
-        for _ in runner.steps(net, begun, paths, engine.averages, norms=False, keep=lambda node: id(node) in of_base):
+        needed = {id(node) for node in (*base, *(path[-1] for path in paths))}  # schedules fork from it; what each says
+        for _ in runner.steps(net, begun, paths, engine.averages, norms=False, keep=lambda node: id(node) in needed):
             engine.checkpoint()
         return paths
 
     run(asked.plans[:1])
-    a_depth = sum(keys_values.bytes_of(node.kept) for node in base) / max(len(base) - 1, 1)
+    a_layer = sum(keys_values.bytes_of(node.kept) for node in base) / max(len(base) - 1, 1)
     room, held = OF_MEMORY * net.memory, 0.0
     wave: list[int] = []
     for edit in edits:  # three runs each in the end
-        held += a_depth * (2 * len(asked.plans[edit]) + len(base))
+        held += a_layer * (2 * sum(map(len, asked.plans[edit])) + len(base))
         if wave and (held > room or 3 * len(wave) + 4 > RUNS_AT_ONCE):
             break
         wave.append(edit)
@@ -216,7 +216,9 @@ def _write(engine: LocalEngine, asked: Asked, wave: _Wave, written: _Written) ->
             writing = [text for text, goes in enumerate(going) if goes]
             drawn = choose(torch.stack([logp[id(writers[text])] for text in writing])).tolist()
             tokens = dict(zip(writing, drawn, strict=True))
-            if going[0] and written.ids[0, step] < 0:  # else a wave before wrote it
+            if going[0] and written.ids[0, step] >= 0:  # a wave before wrote it; in another batch a near tie may fall otherwise
+                tokens[0] = int(written.ids[0, step])
+            elif going[0]:
                 written.put(0, step, tokens[0], logp[id(wave.baseline)], logp[id(wave.baseline)])
             for index, edit in enumerate(wave.edits):
                 if going[0]:
