@@ -11,8 +11,9 @@ import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from stagescope import config
 from stagescope.commands.arguments import load_changes, load_request, prompt_of
-from stagescope.console import Progress, fail, last, print_json, print_lines, say
+from stagescope.console import Progress, color_depth, fail, last, print_json, print_lines, say
 
 if TYPE_CHECKING:
     from stagescope.engine.catalog import Known
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
 
 
 def app(args: argparse.Namespace) -> int:
-    from stagescope import config
     from stagescope.engine.schedule import ScheduleError
     from stagescope.sessions import files
 
@@ -32,14 +32,11 @@ def app(args: argparse.Namespace) -> int:
         say(f"stagescope: the app needs a terminal, and {why}. Use `stagescope read PROMPT`.")
         return 2
     try:
-        record = config.recording(args.record)
+        look = config.look(args)
         resumed = None if args.session is None else files.read(files.find(args.session))
         state = _looked_at(args, resumed)
     except ScheduleError as error:
         say(f"stagescope: the schedule cannot be:\n{error}")
-        return 2
-    except config.ConfigError as error:
-        say(f"stagescope: {error}")
         return 2
     except files.SessionError as error:
         say(f"stagescope: {error}")
@@ -50,11 +47,15 @@ def app(args: argparse.Namespace) -> int:
         say("stdout is not a terminal: printing a reading instead of opening the app.")
         as_read = {"edit": state.schedule, "prompt": state.prompt, "position": state.position, "lens": state.lens}
         return read(argparse.Namespace(**vars(args) | vars(state.load) | as_read | {"top": 5, "json": False}))
+    from stagescope import actions
+
+    actions.remap(config.keys())  # before the app's classes bind them
     from stagescope.app import StageApp, run_app
     from stagescope.engine.client import ChildEngine
 
-    start = (state, _picker_entries, args.ascii, record, resumed)
-    command, code = run_app(StageApp(ChildEngine, *start), mouse=not args.no_mouse)
+    drawn = {"ascii_only": look["glyphs"] == "ascii", "color": color_depth(look["color"]), "theme": look["theme"]}
+    app = StageApp(ChildEngine, state, _picker_entries, **drawn, record=look["recording"], resumed=resumed)
+    command, code = run_app(app, mouse=look["mouse"])
     if command and code == 0:
         print(command)
     return code
@@ -68,7 +69,8 @@ def _looked_at(args: argparse.Namespace, resumed: Session | None) -> State:
     from stagescope.sessions import events
 
     state = events.fold(resumed.events) if resumed else events.State()
-    state = events.with_load(state, load_changes(args))
+    said = {} if resumed else config.of_load()  # what a session looked at goes before the settings
+    state = events.with_load(state, said | load_changes(args))
     if args.prompt is not None:
         state = replace(state, prompt=prompt_of(args.prompt), position=-1, row=None)
     if args.edit is not None:
@@ -79,6 +81,7 @@ def _looked_at(args: argparse.Namespace, resumed: Session | None) -> State:
 
 
 def read(args: argparse.Namespace) -> int:
+    load = load_request(args)
     from stagescope.engine.local import LocalEngine
     from stagescope.engine.protocol import Read
 
@@ -86,7 +89,7 @@ def read(args: argparse.Namespace) -> int:
     engine = LocalEngine()
 
     def work() -> Iterator[Reply]:
-        loading = engine.answer(load_request(args))
+        loading = engine.answer(load)
         for reply in loading:
             yield reply
             if engine.info is not None and not engine.info.loaded and (found := engine.cached(request)):
@@ -104,7 +107,7 @@ def read(args: argparse.Namespace) -> int:
     if args.json:
         print_json({**reading_json(reading), "position": args.position % len(reading.tokens)})
     else:
-        print_lines(*reading_text(reading, args.position))
+        print_lines(*reading_text(reading, args.position), color=args.color)
     return 0
 
 
@@ -114,7 +117,7 @@ def models(args: argparse.Namespace) -> int:
     from stagescope.engine import catalog, directory, store
     from stagescope.engine.protocol import EngineError
 
-    name = args.name or args.model
+    name = args.name or args.model or (config.value("model") if args.action != "list" else "")
     try:
         if args.action == "pull":
             progress = Progress(args.quiet)
@@ -203,7 +206,7 @@ def doctor(args: argparse.Namespace) -> int:
 def where(args: argparse.Namespace) -> int:
     from stagescope import paths
 
-    places = {name: str(path) for name, path in paths.describe().items()}
+    places = {name: str(path) for name, path in paths.describe().items()} | {"settings": str(config.path())}
     if args.json:
         print_json({"schema": "where/1", **places})
     else:
