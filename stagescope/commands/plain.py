@@ -9,7 +9,8 @@ import argparse
 import os
 import sys
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from stagescope import config
 from stagescope.commands.arguments import load_changes, load_request, prompt_of
@@ -17,7 +18,7 @@ from stagescope.console import Progress, color_depth, fail, last, print_json, pr
 
 if TYPE_CHECKING:
     from stagescope.engine.catalog import Known
-    from stagescope.engine.protocol import Reply
+    from stagescope.engine.protocol import Load, Reply
     from stagescope.sessions.events import State
     from stagescope.sessions.files import Session
 
@@ -54,7 +55,7 @@ def app(args: argparse.Namespace) -> int:
     from stagescope.engine.client import ChildEngine
 
     drawn = {"ascii_only": look["glyphs"] == "ascii", "color": color_depth(look["color"]), "theme": look["theme"]}
-    app = StageApp(ChildEngine, state, _picker_entries, **drawn, record=look["recording"], resumed=resumed)
+    app = StageApp(ChildEngine, state, partial(_picker_entries, state.load), **drawn, record=look["recording"], resumed=resumed)
     command, code = run_app(app, mouse=look["mouse"])
     if command and code == 0:
         print(command)
@@ -154,21 +155,43 @@ def models(args: argparse.Namespace) -> int:
                     about = "; ".join(filter(None, (known.facts, known.note)))
                     print(f"{'prefix':13} {known.prefix}\n{'catalogue':13} {about}")
         else:
-            here = {entry.name: entry for entry in store.on_disk()}
-            rows = [(entry.name, str(entry.directory), entry.bytes, entry.note) for entry in here.values()]
-            rows += [(known.name, None, None, known.note) for known in catalog.MODELS if known.name not in here]
-            facts = {known.name: known.facts for known in catalog.MODELS}
-            if args.json:
-                keys = ("name", "directory", "bytes", "note")
-                found = [dict(zip(keys, row, strict=True)) | {"facts": facts.get(row[0])} for row in rows]
-                print_json({"schema": "models/1", "models": found})
-            else:
-                for name, place, size, note in rows:
-                    told = "; ".join(part for part in (facts.get(name), note) if part)
-                    print(f"{name:22} {f'{size / 2**30:6.2f} GiB' if place else 'not here  '}  {told}")
+            _list_models(args)
     except EngineError as error:
         return fail(error.failure)
     return 0
+
+
+def _list_models(args: argparse.Namespace) -> None:
+    from stagescope import model_list
+    from stagescope.engine import catalog, fit
+
+    said = _said(args)
+    free = fit.free(said.get("device"))
+    found = model_list.listed(free, said.get("dtype", "auto"))
+    facts = {known.name: known.facts for known in catalog.MODELS}
+    if args.json:
+        rows = [
+            {"name": entry.name, "directory": entry.directory and str(entry.directory),
+             "bytes": entry.bytes if entry.directory else None, "note": entry.note, "facts": facts.get(entry.name),
+             "download_bytes": None if entry.directory else entry.bytes, "parameters": entry.parameters,
+             "dtype": entry.dtype, "memory_bytes": entry.memory, "fits": entry.fits}
+            for entry in found
+        ]  # fmt: skip
+        print_json({"schema": "models/1", "models": rows, "device": free.device, "free_bytes": free.bytes})
+        return
+    for entry in found:
+        told = "; ".join(part for part in (facts.get(entry.name), entry.note) if part)
+        print(f"{entry.name:22} {entry.size:18}  {entry.need:34}  {told}".rstrip())
+    print(f"\nmemory is of the weights alone, as they would be held; {model_list.gib(free.bytes)} are free on {free.device}")
+
+
+def _said(args: argparse.Namespace) -> dict[str, Any]:
+    """Of device and dtype: the flags, else the settings; a broken file is told elsewhere, models are listed all the same."""
+    try:
+        return config.of_load() | load_changes(args)
+    except config.ConfigError as error:
+        say(f"stagescope: {error}")
+        return load_changes(args)
 
 
 def _not_here(known: Known) -> dict[str, object]:
@@ -214,10 +237,11 @@ def where(args: argparse.Namespace) -> int:
     return 0
 
 
-def _picker_entries() -> list[tuple[str, str, bool]]:
-    """(name, note, on disk) for the model picker, what is on disk first."""
-    from stagescope.engine import catalog, store
+def _picker_entries(load: Load) -> list[tuple[str, str, bool, str, str]]:
+    """(name, note, on disk, its size, its memory) for the model picker, what is on disk first; last what is free."""
+    from stagescope import model_list
+    from stagescope.engine import fit
 
-    here = [(entry.name, entry.note, True) for entry in store.on_disk()]
-    names = {name for name, _, _ in here}
-    return here + [(known.name, known.note, False) for known in catalog.MODELS if known.name not in names]
+    free = fit.free(load.device)
+    found = model_list.listed(free, load.dtype)
+    return [(entry.name, entry.note, entry.directory is not None, entry.size, entry.need) for entry in found]
