@@ -9,16 +9,18 @@ import sys
 import traceback
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
-from functools import partial
+from functools import lru_cache, partial
 
 from rich.color import ColorSystem
 from textual.app import App, SystemCommand
+from textual.filter import LineFilter
 from textual.screen import Screen
 from textual.worker import WorkerFailed
 
 from stagescope import actions, paths, themes
 from stagescope.engine.protocol import Engine
 from stagescope.exports.formats import FORMATS
+from stagescope.readable import Readable
 from stagescope.screens.explore import Explore
 from stagescope.screens.sharing import Sharing
 from stagescope.sessions.events import State
@@ -27,6 +29,7 @@ from stagescope.terminal import TerminalDriver
 from stagescope.text import printable
 
 COLOURS = {"truecolor": ColorSystem.TRUECOLOR, "256": ColorSystem.EIGHT_BIT, "16": ColorSystem.STANDARD, "mono": ColorSystem.STANDARD}
+_readable = lru_cache(Readable)  # strips remember what a filter made of them
 CLOSE_SECONDS = 5.0  # an engine that does not end in this time is left to the end of its standard input
 
 
@@ -35,7 +38,8 @@ class StageApp(App[str]):
 
     engine_factory makes an Engine; it is called again after an engine died. state: what is looked at at first. models: gives (name, note, on disk, size, memory) for
     the model picker when it opens. ascii_only: no block elements in the stack. record: a session is kept; resumed: one
-    that goes on. color: one of COLOURS, as `console.color_depth` finds it. theme: a name of settings.THEMES. Raises ScheduleError for a schedule that is wrong whatever the model.
+    that goes on. color: one of COLOURS, as `console.color_depth` finds it. theme: a name of settings.THEMES. Raises
+    ScheduleError for a schedule that is wrong whatever the model.
     """
 
     TITLE = "stagescope"
@@ -68,6 +72,12 @@ class StageApp(App[str]):
         for own in themes.HOUSE:
             self.register_theme(own)
         self.theme = themes.for_few_colours(theme) if few else theme
+
+    def get_line_filters(self) -> Sequence[LineFilter]:
+        """Textual's, and on every theme but the dark one, which the drawings are made for, one that keeps colours readable."""
+        least = themes.LEAST_CONTRAST.get(self.theme, 3.0)
+        fitting = [_readable(least)] if least > 1 and not self.native_ansi_color else []
+        return [*super().get_line_filters(), *fitting]
 
     def on_mount(self) -> None:
         self.push_screen(self.explore)

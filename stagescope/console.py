@@ -41,7 +41,7 @@ def color_depth(wanted: str = "auto") -> str:
         return "mono"
     term = os.environ.get("TERM") or "dumb"
     # GNU screen hands COLORTERM on and up to version 4 takes a 24-bit colour apart into others; tmux maps it.
-    hands_on = term.startswith("screen") and "TMUX" not in os.environ
+    hands_on = term.startswith("screen") and not os.environ.get("TMUX")
     says = os.environ.get("COLORTERM", "").lower() in ("truecolor", "24bit") and not hands_on
     if says or term.endswith("-direct") or term in TRUECOLOR_TERMS:
         return "truecolor"

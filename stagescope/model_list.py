@@ -22,16 +22,17 @@ class Listed:
 
     @property
     def size(self) -> str:
-        """on disk 0.50 GiB; fetch ~0.51 GiB"""
+        """on disk 0.50 GiB; fetch  ~0.51 GiB"""
         place = "on disk " if self.directory else "fetch  ~"
         return f"{place}{gib(self.bytes)}" if self.bytes is not None else place.rstrip(" ~")
 
     @property
     def need(self) -> str:
-        """0.50 GiB float32; 27.5 GiB bfloat16: 21.8 GiB free"""
+        """0.50 GiB fp32; 27.5 GiB bf16, 21.8 free"""
         if self.memory is None:
             return ""
-        return f"{gib(self.memory)} {self.dtype}" + ("" if self.fits else f": {gib(self.free)} free")
+        short = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16"}[self.dtype]
+        return f"{gib(self.memory)} {short}" + ("" if self.fits else f", {gib(self.free).removesuffix(' GiB')} free")
 
     @property
     def fits(self) -> bool | None:

@@ -54,6 +54,7 @@ DARK_16, LIGHT_16 = (
     replace(BUILTIN_THEMES[name], name=own, primary=primary, variables=BUILTIN_THEMES[name].variables | {"link-color": primary})
     for name, own, primary in (("ansi-dark", "stagescope-16", "ansi_bright_cyan"), ("ansi-light", "stagescope-16-light", "ansi_blue"))
 )
+LEAST_CONTRAST = {DARK.name: 1.0, CONTRAST.name: 7.0}  # of all that is drawn; of other themes 3
 HOUSE = (DARK, LIGHT, CONTRAST, DARK_16, LIGHT_16)
 
 

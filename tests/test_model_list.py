@@ -41,10 +41,10 @@ def test_what_is_here_comes_first_with_its_size_and_memory(here):
     assert found[0].memory == 4 * found[0].parameters
     assert all(entry.directory is None for entry in found[1:])
     rest = {entry.name: entry for entry in found}
-    assert (rest["gpt2"].size, rest["gpt2"].need) == ("fetch  ~0.46 GiB", "0.46 GiB float32")
-    assert rest["phi-2"].need == "5.18 GiB bfloat16"  # 10.4 GiB are more than 40 % of what is free
-    assert rest["qwen2.5-14b"].need == "27.5 GiB bfloat16: 8.00 GiB free" and not rest["qwen2.5-14b"].fits
-    assert {entry.name: entry for entry in model_list.listed(free, "float32")}["phi-2"].need == "10.4 GiB float32: 8.00 GiB free"
+    assert (rest["gpt2"].size, rest["gpt2"].need) == ("fetch  ~0.46 GiB", "0.46 GiB fp32")
+    assert rest["phi-2"].need == "5.18 GiB bf16"  # 10.4 GiB are more than 40 % of what is free
+    assert rest["qwen2.5-14b"].need == "27.5 GiB bf16, 8.00 free" and not rest["qwen2.5-14b"].fits
+    assert {entry.name: entry for entry in model_list.listed(free, "float32")}["phi-2"].need == "10.4 GiB fp32, 8.00 free"
 
 
 def test_a_model_that_is_not_whole_is_listed_without_its_memory(here, monkeypatch):

@@ -181,7 +181,7 @@ def _list_models(args: argparse.Namespace) -> None:
         return
     for entry in found:
         told = "; ".join(part for part in (facts.get(entry.name), entry.note) if part)
-        print(f"{entry.name:22} {entry.size:18}  {entry.need:34}  {told}".rstrip())
+        print(f"{entry.name:22} {entry.size:18}  {entry.need:24}  {told}".rstrip())
     print(f"\nmemory is of the weights alone, as they would be held; {model_list.gib(free.bytes)} are free on {free.device}")
 
 
