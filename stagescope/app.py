@@ -20,7 +20,7 @@ from textual.worker import WorkerFailed
 from stagescope import actions, paths, themes
 from stagescope.engine.protocol import Engine
 from stagescope.exports.formats import FORMATS
-from stagescope.readable import Readable
+from stagescope.readable import InAscii, Readable
 from stagescope.screens.explore import Explore
 from stagescope.screens.sharing import Sharing
 from stagescope.sessions.events import State
@@ -65,6 +65,7 @@ class StageApp(App[str]):
         few = color in ("16", "mono")
         super().__init__(driver_class=TerminalDriver, ansi_color=few or None)
         self.console._color_system = COLOURS[color]
+        self.glyph_filters = [InAscii()] if ascii_only else []
         self.engine_factory = engine_factory
         self.engine = engine_factory()
         self.explore = Explore(state, models, ascii_only, record, resumed)
@@ -77,7 +78,7 @@ class StageApp(App[str]):
         """Textual's, and on every theme but the dark one, which the drawings are made for, one that keeps colours readable."""
         least = themes.LEAST_CONTRAST.get(self.theme, 3.0)
         fitting = [_readable(least)] if least > 1 and not self.native_ansi_color else []
-        return [*super().get_line_filters(), *fitting]
+        return [*super().get_line_filters(), *fitting, *self.glyph_filters]
 
     def on_mount(self) -> None:
         self.push_screen(self.explore)

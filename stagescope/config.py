@@ -15,8 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from stagescope import paths
-from stagescope.settings import NAMED, TABLE, Setting, given, short, told
-from stagescope.text import printable
+from stagescope.settings import NAMED, TABLE, Setting, given, harmless, short, told
 
 OF_LOAD = ("model", "device", "dtype", "threads", "memory", "bos")
 
@@ -96,23 +95,26 @@ def hand_on() -> None:
 def read() -> tuple[dict[str, Any], Keys]:
     """What the file says: settings by name, and keys; nothing without a file. Raises ConfigError."""
     file = path()
-    shown = printable(str(file))
+
+    def shown() -> str:
+        return harmless(str(file))
+
     try:
         text = file.read_text("utf-8")
         found = tomllib.loads(text + "\n")  # of a last line without an end it would not tell the number
     except (FileNotFoundError, NotADirectoryError):
         return {}, {}
     except OSError as error:
-        raise ConfigError(f"{shown} cannot be read ({error.strerror}): make it a file you can read, or remove it.") from error
+        raise ConfigError(f"{shown()} cannot be read ({error.strerror}): make it a file you can read, or remove it.") from error
     except UnicodeDecodeError as error:
         line = error.object[: error.start].count(b"\n") + 1
-        raise ConfigError(f"{shown}, line {line}: this is no UTF-8 text: write the file anew as UTF-8.") from error
+        raise ConfigError(f"{shown()}, line {line}: this is no UTF-8 text: write the file anew as UTF-8.") from error
     except (ValueError, RecursionError) as error:  # TOML's own tell the line
-        raise ConfigError(f"{shown} is no TOML: {printable(str(error))}. `stagescope config edit` opens it.") from error
+        raise ConfigError(f"{shown()} is no TOML: {harmless(str(error))}. `stagescope config edit` opens it.") from error
 
     def at(*names: str) -> str:
         line = _line(text, *names)
-        return f"{shown}, line {line}" if line else shown
+        return f"{shown()}, line {line}" if line else shown()
 
     checked = {}
     of_keys = found.pop("keys", {})

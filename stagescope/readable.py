@@ -1,4 +1,5 @@
-"""Colours kept apart from what is behind them, whatever the theme: drawings have colours of their own, made for a dark one."""
+"""What is drawn made readable where it would not be: colours that fade into the background of a theme, as drawings have their own,
+made for a dark one; and in ASCII what is left of lines, dots and arrows when the drawings are ASCII already."""
 
 from __future__ import annotations
 
@@ -10,6 +11,25 @@ from rich.segment import Segment
 from rich.style import Style
 from textual.color import Color
 from textual.filter import LineFilter
+
+
+# One cell for one cell: dots, arrows, marks, then the borders and scrollbars of Textual. Letters that were typed stay.
+_IN_ASCII = {
+    ord(glyph): ascii
+    for ascii, glyphs in {
+        ".": "·", "~": "…", "<": "←≤", "^": "↑", ">": "→▸", "v": "↓▾✓", "*": "●", "o": "○", "A": "△▲", "d": "Δ", "x": "×✕",
+        '"': "“”", "'": "‘’", "-": "–—─━═┄╌▔▁", "|": "│┃║┆┊▏▕▎", "_": "▂▃", "#": "▄▅▆▇▀█▌▐▊▉▋▍",
+        "+": "±╭╮╰╯┌┐└┘├┤┬┴┼",
+    }.items()
+    for glyph in glyphs
+}  # fmt: skip
+
+
+class InAscii(LineFilter):
+    """The marks, borders and scrollbars of a line in ASCII."""
+
+    def apply(self, segments: list[Segment], background: Color) -> list[Segment]:
+        return [Segment(text if text.isascii() else text.translate(_IN_ASCII), style, control) for text, style, control in segments]
 
 
 class Readable(LineFilter):

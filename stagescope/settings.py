@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from stagescope import paths
-from stagescope.text import printable
 
 DEFAULT_MODEL = "smollm2-135m"  # as protocol.DEFAULT_MODEL, which would import numpy
 DEVICES = r"auto|cpu|cuda(:\d{1,3})?"  # as engine/load.py, which would import torch
@@ -150,10 +149,17 @@ def told(raw: Any, kind: Kind, error: Exception) -> str:
     return f"{short(raw)}: give {kind.allowed}{close}."
 
 
+def harmless(text: str) -> str:
+    """text.printable, whose import of rich takes time that only an error is worth."""
+    from stagescope.text import printable
+
+    return printable(text)
+
+
 def short(raw: Any) -> str:
     """A value as TOML writes it, cut."""
     text = {True: "true", False: "false"}[raw] if isinstance(raw, bool) else raw if isinstance(raw, str) else repr(raw)
-    text = printable(text)
+    text = harmless(text)
     return (text[:40] + "…" if len(text) > 40 else text) or "empty"
 
 

@@ -37,7 +37,7 @@ class WatchApp(StageApp):
         **look: str,
     ):
         """look: color and theme, as of StageApp."""
-        super().__init__(engine_factory, **look)
+        super().__init__(engine_factory, ascii_only=ascii_only, **look)
         self.explore = self.player = Player(session, other, ascii_only, playing, filmed)
         self.set_class(filmed, "-film")
 

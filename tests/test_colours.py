@@ -185,3 +185,14 @@ def test_cursor_edits_and_choices_are_seen_without_hue(tmp_path, color):
         assert "".join(screen.buffer[tokens][x].data for x in chosen).startswith("[")
     finally:
         terminal.child.close(force=True)
+
+
+async def test_in_ascii_nothing_else_is_drawn():
+    app = StageApp(FakeEngine, ascii_only=True)
+    async with app.run_test(size=(80, 24)) as pilot:
+        for key in ("d", "v", "v", "v", "question_mark", "q", "w", "escape", "f", "escape", "M", "escape", "e"):
+            await pilot.press(key)
+            await pilot.pause()
+            background = app.screen.styles.background
+            shown = [strip.apply_filter(app.glyph_filters[0], background) for strip in app.screen._compositor.render_strips()]
+            assert all(strip.text.isascii() for strip in shown), [strip.text for strip in shown if not strip.text.isascii()]

@@ -9,7 +9,6 @@ import subprocess
 
 from stagescope import config, paths, settings
 from stagescope.console import print_json, say
-from stagescope.text import printable
 
 ACTIONS = {
     "show": "every setting, its value and where that comes from (the default)",
@@ -61,7 +60,7 @@ def _show(as_json: bool) -> int:
     for setting in settings.TABLE:
         at, source = found[setting.name]
         told = {"environment": setting.environment, "file": "config.toml"}.get(source, source)
-        print(f"{setting.name:10} {printable(settings.shown(setting, at)):22} {told:22} {setting.help}".rstrip())
+        print(f"{setting.name:10} {settings.harmless(settings.shown(setting, at)):22} {told:22} {setting.help}".rstrip())
     for (place, action), them in keys.items():
         print(f"{'key':10} {f'{place}.{action}':22} {'config.toml':22} {' '.join(them) or 'none'}")
     print(f"\n{config.path()}{'' if config.path().exists() else ' (not there: stagescope config edit makes it)'}")
@@ -79,16 +78,16 @@ def _edit() -> int:
         return 1
     editor = os.environ.get("VISUAL", "").strip() or os.environ.get("EDITOR", "").strip()
     if not editor:
-        say(f"stagescope: no editor is named. Set VISUAL or EDITOR, as in EDITOR=nano, or open {printable(str(file))} yourself.")
+        say(f"stagescope: no editor is named. Set VISUAL or EDITOR, as in EDITOR=nano, or open {settings.harmless(str(file))} yourself.")
         return 2
     try:
         code = subprocess.call([*shlex.split(editor), str(file)])
     except (OSError, ValueError) as error:
         why = getattr(error, "strerror", None) or str(error)
-        say(f"stagescope: the editor {printable(editor)} does not start ({why}). Set VISUAL or EDITOR, or open {printable(str(file))} yourself.")
+        say(f"stagescope: the editor {settings.harmless(editor)} does not start ({why}). Set VISUAL or EDITOR, or open {settings.harmless(str(file))} yourself.")
         return 2
     if code:
-        say(f"stagescope: {printable(editor)} ended with {code}.")
+        say(f"stagescope: {settings.harmless(editor)} ended with {code}.")
         return 1
     if file.is_file() and not file.is_symlink():
         file.chmod(0o600)  # editors that write a new file give it their own mode
