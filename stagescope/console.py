@@ -28,7 +28,7 @@ def print_text(text: str) -> None:
     print(text.encode(encoding, "backslashreplace").decode(encoding), end="")
 
 
-RICH = {"truecolor": "truecolor", "256": "256", "16": "standard", "mono": None}
+RICH = {"truecolor": "truecolor", "256": "256", "16": "standard", "mono": "standard"}
 # Terminals of 24-bit colour that ssh tells by their TERM alone: it does not forward COLORTERM.
 TRUECOLOR_TERMS = ("xterm-kitty", "alacritty", "xterm-ghostty", "ghostty", "foot", "wezterm")
 
@@ -75,7 +75,7 @@ def print_lines(*lines: Any, color: str | None = None) -> None:
 
     terminal = sys.stdout.isatty()
     depth = color_depth(config.value("color", color)) if terminal else "mono"
-    look = {"force_terminal": terminal, "color_system": RICH[depth], "no_color": depth == "mono"}
+    look = {"force_terminal": terminal, "color_system": RICH[depth] if terminal else None, "no_color": depth == "mono"}
     width = Console().width if terminal else 200
     console = Console(file=StringIO(), markup=False, highlight=False, width=width, **look)
     for line in lines:

@@ -7,10 +7,11 @@ import pytest
 from colours import BLINDNESS, contrast, distance, lab, rgb
 from rich.segment import Segment
 from rich.style import Style
+from rich.text import Text
 from test_terminal import Terminal
 from textual.color import Color
 
-from stagescope import readable, themes
+from stagescope import config, console, readable, themes
 from stagescope.app import StageApp
 from stagescope.drawings import shades
 from stagescope.drawings.curves import MARKS
@@ -196,3 +197,25 @@ async def test_in_ascii_nothing_else_is_drawn():
             background = app.screen.styles.background
             shown = [strip.apply_filter(app.glyph_filters[0], background) for strip in app.screen._compositor.render_strips()]
             assert all(strip.text.isascii() for strip in shown), [strip.text for strip in shown if not strip.text.isascii()]
+
+
+@pytest.mark.parametrize(("color", "kinds"), [("truecolor", {"true"}), ("256", {"256"}), ("16", {"16"}), ("mono", set())])
+@pytest.mark.parametrize("said", ["flag", "environment", "file"])
+def test_what_commands_print_has_as_many_colours_as_are_said(home, capsys, monkeypatch, color, kinds, said):
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.delenv("STAGESCOPE_COLOR", raising=False)
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    if said == "environment":
+        monkeypatch.setenv("STAGESCOPE_COLOR", color)
+    if said == "file":
+        config.path().parent.mkdir(parents=True)
+        config.path().write_text(f'color = "{color}"')
+    one = f"#ff{len(color):02x}{len(said):02x}"  # rich keeps what a style is in codes, whatever the next console has
+    console.print_lines(Text("x", f"bold {one}"), color=color if said == "flag" else None)
+    out = capsys.readouterr().out
+    assert sent(out.encode()) == kinds and "\x1b[1" in out
+
+
+def test_into_a_pipe_no_colour_is_sent(home, capsys):
+    console.print_lines(Text("x", "bold #ff8700"), color="truecolor")
+    assert capsys.readouterr().out == "x\n"
