@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -61,6 +61,21 @@ def of_load() -> dict[str, Any]:
     found = settings()
     said = {name: found[name].value for name in OF_LOAD if found[name].source != "default"}
     return {name: None if name in ("device", "threads") and at == "auto" else at for name, at in said.items()}
+
+
+def flags(load: Any, names: Sequence[str]) -> list[str]:
+    """The flags and values that give these fields of a Load again, here and where there are no settings."""
+    usual = type(load)()
+    try:
+        said = of_load()
+    except ConfigError:  # told by whatever reads the file for itself
+        said = {}
+    words = []
+    for name in names:
+        at = getattr(load, name)
+        if at != getattr(usual, name) or said.get(name, at) != at:
+            words += [f"--{name}", "auto" if at is None else str(at)]
+    return words
 
 
 def look(args: Any) -> dict[str, Any]:

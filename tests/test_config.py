@@ -397,3 +397,16 @@ def test_the_example_of_the_docs_is_allowed(file):
     page = (Path(__file__).parents[1] / "docs" / "configuration.md").read_text("utf-8")
     file.write_text(re.search(r"```toml\n(.*?)```", page, re.DOTALL)[1])
     assert config.keys()["sweep", "open"] == ("enter", "space") and config.keys()["explore", "lens_curves"] == ("F",)
+
+
+def test_a_command_to_read_again_means_the_same_here_and_elsewhere(file):
+    from stagescope.engine.protocol import Load
+    from stagescope.screens.words import shell_command
+
+    assert shell_command(Load(), "x", "", -1, "standard") == "stagescope read --position=-1 x"
+    file.write_text('model = "gpt2"\ndevice = "cuda:1"\n')
+    told = shell_command(Load(model="gpt2", dtype="float16"), "x", "", -1, "standard")
+    assert told == "stagescope read --position=-1 --model gpt2 --device auto --dtype float16 x"
+    assert "--model smollm2-135m" in shell_command(Load(), "x", "", -1, "standard")
+    file.write_text("broken")
+    assert shell_command(Load(), "x", "", -1, "standard") == "stagescope read --position=-1 x"
