@@ -83,10 +83,10 @@ def look(args: Any) -> dict[str, Any]:
 
     args: of a command; a flag of it that it has not, or that was not given, is None.
     """
-    flags = {"recording": getattr(args, "record", None)}
-    flags |= {name: getattr(args, name, None) for name in ("theme", "color", "glyphs", "mouse")}
+    of_args = {"recording": getattr(args, "record", None)}
+    of_args |= {name: getattr(args, name, None) for name in ("theme", "color", "glyphs", "mouse")}
     found = settings()
-    return {name: found[name].value if flag is None else flag for name, flag in flags.items()}
+    return {name: found[name].value if flag is None else flag for name, flag in of_args.items()}
 
 
 def keys() -> Keys:
