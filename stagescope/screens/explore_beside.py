@@ -23,6 +23,7 @@ from stagescope.screens.probe import ProbeScreen
 from stagescope.screens.similarity import SimilarityScreen
 from stagescope.screens.stages import StagesScreen
 from stagescope.screens.sweep import SweepScreen
+from stagescope.screens.write import WriteScreen
 from stagescope.text import fit
 
 EMPTY = "the prompt is empty: type one"
@@ -74,6 +75,9 @@ class ExploreBeside(Frame):
 
     def action_similarity(self) -> None:
         self._open(SimilarityScreen)
+
+    def action_write(self) -> None:
+        self._open(WriteScreen)
 
     def action_compare(self) -> None:
         """Keep this reading as side A; with one kept, open the two. On the same again: drop it."""
