@@ -176,14 +176,19 @@ def test_cursor_edits_and_choices_are_seen_without_hue(tmp_path, color):
     try:
         terminal.until("idle")
         terminal.child.send("\x1b[Bd")
-        terminal.until("dropped")
         screen = terminal.screen
-        at = next(y for y, line in enumerate(screen.display) if line.startswith("▸"))
-        assert all(screen.buffer[at][x].reverse for x in range(10))
-        assert "□" in screen.display[at] and screen.buffer[at][1].bold
-        tokens = next(y for y, line in enumerate(screen.display) if line.startswith("tok"))
-        chosen = [x for x in range(80) if screen.buffer[tokens][x].reverse]
-        assert "".join(screen.buffer[tokens][x].data for x in chosen).startswith("[")
+
+        def stands_out(text: str) -> bool:
+            lines = text.splitlines()
+            at = next((y for y, line in enumerate(lines) if line.startswith("▸")), None)
+            tokens = next((y for y, line in enumerate(lines) if line.startswith("tok")), None)
+            if at is None or tokens is None:  # a frame half drawn
+                return False
+            chosen = "".join(screen.buffer[tokens][x].data for x in range(80) if screen.buffer[tokens][x].reverse)
+            row = [screen.buffer[at][x] for x in range(10)]
+            return "dropped" in text and "□" in lines[at] and all(cell.reverse for cell in row) and row[1].bold and chosen.startswith("[")
+
+        terminal.until(stands_out, 20)
     finally:
         terminal.child.close(force=True)
 
