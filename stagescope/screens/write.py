@@ -39,12 +39,11 @@ class WriteScreen(Asking):
     BINDINGS = actions.bindings(PLACE, priority=True)
     CSS_PATH = "write.tcss"
 
-    asked_last: Generate | None = None  # sampling of the last one, of all screens together
-
-    def __init__(self, looked: Looked):
+    def __init__(self, looked: Looked, sampling: Generate = Generate("")):
+        """sampling: what it says of tokens and chance is asked for at first."""
         super().__init__(looked.info, looked.load, looked.ascii_only)
         schedules = (looked.schedule,) if looked.schedule else ()
-        self.request = replace(WriteScreen.asked_last or Generate(""), prompt=looked.prompt, schedules=schedules)
+        self.request = replace(sampling, prompt=looked.prompt, schedules=schedules)
         # what is looked at
         self.side = len(schedules)
         self.step = 0
@@ -158,7 +157,6 @@ class WriteScreen(Asking):
 
     def _ask_for(self, request: Generate) -> None:
         self.request, self.step, self.follows = request, 0, True
-        WriteScreen.asked_last = replace(request, prompt="", schedules=())
         self.go_on()
 
     def action_open(self) -> None:
