@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: run test shapes bench keys pictures clean
+.PHONY: run test shapes bench keys settings pictures clean
 
 run: $(READY)
 	@$(BIN)/stagescope models pull >/dev/null
@@ -23,6 +23,9 @@ bench: $(READY)
 
 keys: $(READY)
 	$(BIN)/python -m stagescope.actions > docs/keys.md
+
+settings: $(READY)
+	$(BIN)/python -m stagescope.settings
 
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("stagescope needs Python 3.11 or later; this is %s. Try: make PYTHON=python3.12" % sys.version.split()[0])'

@@ -7,10 +7,12 @@ text ("prompt", "schedule"), or the whole "app". Keys are spelled as Textual spe
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
-from textual.binding import Binding
+if TYPE_CHECKING:
+    from textual.binding import Binding
 
 
 @dataclass(frozen=True)
@@ -291,12 +293,25 @@ def of(place: str) -> list[Action]:
     return [action for action in ACTIONS if action.place == place]
 
 
+def find(place: str, name: str) -> Action | None:
+    return next((action for action in of(place) if action.name == name), None)
+
+
+def remap(keys: Mapping[tuple[str, str], tuple[str, ...]]) -> None:
+    """Other keys for some actions, by (place, name). To be called before the app is imported: its classes bind the keys."""
+    global ACTIONS
+    ACTIONS = tuple(replace(action, keys=keys.get((action.place, action.name), action.keys)) for action in ACTIONS)
+
+
 def bindings(place: str, priority: bool = False) -> list[Binding]:
     """Textual bindings of one place. `priority`: they work whatever has the focus."""
+    from textual.binding import Binding  # here: config.toml is checked against the table without Textual
+
     of_what = "app" if place == "app" else "screen"
     return [
         Binding(",".join(a.keys), f"{of_what}.{a.name}", a.label, show=False, priority=priority)
         for a in of(place)
+        if a.keys
     ]
 
 
@@ -315,7 +330,7 @@ def footer(width: int, place: str = "explore", without: Collection[str] = ()) ->
     without: names of actions that can do nothing now.
     """
     room, kept = width, []
-    for action in sorted((a for a in of(place) if a.footer and a.name not in without), key=lambda a: a.footer):
+    for action in sorted((a for a in of(place) if a.footer and a.keys and a.name not in without), key=lambda a: a.footer):
         cells = len(key_name(action.keys[0])) + 1 + len(action.label) + 2
         if cells > room:
             break

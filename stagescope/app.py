@@ -9,16 +9,18 @@ import sys
 import traceback
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
-from functools import partial
+from functools import lru_cache, partial
 
+from rich.color import ColorSystem
 from textual.app import App, SystemCommand
+from textual.filter import LineFilter
 from textual.screen import Screen
-from textual.theme import Theme
 from textual.worker import WorkerFailed
 
-from stagescope import actions, paths
+from stagescope import actions, paths, themes
 from stagescope.engine.protocol import Engine
 from stagescope.exports.formats import FORMATS
+from stagescope.readable import InAscii, Readable
 from stagescope.screens.explore import Explore
 from stagescope.screens.sharing import Sharing
 from stagescope.sessions.events import State
@@ -26,30 +28,18 @@ from stagescope.sessions.files import Session
 from stagescope.terminal import TerminalDriver
 from stagescope.text import printable
 
-# Okabe and Ito's colours (2008), told apart with every common colour blindness; no meaning rests on hue.
-THEME = Theme(
-    name="stagescope",
-    primary="#56B4E9",
-    secondary="#CC79A7",
-    accent="#E69F00",
-    warning="#F0E442",
-    error="#F08A4B",
-    success="#56B4E9",
-    foreground="#D8DCE2",
-    background="#101216",
-    surface="#16191F",
-    panel="#20242C",
-    dark=True,
-)
+COLOURS = {"truecolor": ColorSystem.TRUECOLOR, "256": ColorSystem.EIGHT_BIT, "16": ColorSystem.STANDARD, "mono": ColorSystem.STANDARD}
+_readable = lru_cache(Readable)  # strips remember what a filter made of them
 CLOSE_SECONDS = 5.0  # an engine that does not end in this time is left to the end of its standard input
 
 
 class StageApp(App[str]):
     """Run with `run_app`. The app's result is the shell command of the last reading.
 
-    engine_factory makes an Engine; it is called again after an engine died. state: what is looked at at first. models: gives (name, note, on disk) for
-    the model picker when it opens. ascii_only: no block elements in the stack. record: a session is kept; resumed: one
-    that goes on. Raises ScheduleError for a schedule that is wrong whatever the model.
+    engine_factory makes an Engine; it is called again after an engine died. state: what is looked at at first. models: gives
+    (name, note, on disk, size, memory) for the model picker when it opens. ascii_only: no block elements in the stack. record: a session is kept; resumed: one
+    that goes on. color: one of COLOURS, as `console.color_depth` finds it. theme: a name of settings.THEMES. Raises
+    ScheduleError for a schedule that is wrong whatever the model.
     """
 
     TITLE = "stagescope"
@@ -60,21 +50,35 @@ class StageApp(App[str]):
         self,
         engine_factory: Callable[[], Engine],
         state: State = State(),
-        models: Callable[[], Sequence[tuple[str, str, bool]]] = tuple,
+        models: Callable[[], Sequence[tuple]] = tuple,
         ascii_only: bool = False,
         record: bool = False,
         resumed: Session | None = None,
+        color: str = "truecolor",
+        theme: str = themes.DARK.name,
     ):
-        # NO_COLOR alone still sends 24-bit greys; with an ansi theme Textual sends no colour. It takes the
-        # variable out of the environment, so it is read before.
-        no_color = bool(os.environ.get("NO_COLOR"))
-        super().__init__(driver_class=TerminalDriver, ansi_color=no_color or None)
+        # Textual asks the environment for colours when it is imported, or here, and takes NO_COLOR out of it; that alone
+        # still sends 24-bit greys, while with an ansi theme it sends none. So what was decided is said here.
+        os.environ.pop("NO_COLOR", None)
+        if color == "mono":
+            os.environ["NO_COLOR"] = "1"
+        few = color in ("16", "mono")
+        super().__init__(driver_class=TerminalDriver, ansi_color=few or None)
+        self.console._color_system = COLOURS[color]
+        self.glyph_filters = [InAscii()] if ascii_only else []
         self.engine_factory = engine_factory
         self.engine = engine_factory()
         self.explore = Explore(state, models, ascii_only, record, resumed)
         self.crash = self.remark = ""  # a line each, for stderr: an error of ours, and what was lost
-        self.register_theme(THEME)
-        self.theme = "ansi-dark" if no_color else THEME.name
+        for own in themes.HOUSE:
+            self.register_theme(own)
+        self.theme = themes.for_few_colours(theme) if few else theme
+
+    def get_line_filters(self) -> Sequence[LineFilter]:
+        """Textual's, and on every theme but the dark one, which the drawings are made for, one that keeps colours readable."""
+        least = themes.LEAST_CONTRAST.get(self.theme, 3.0)
+        fitting = [_readable(least)] if least > 1 and not self.native_ansi_color else []
+        return [*super().get_line_filters(), *fitting, *self.glyph_filters]
 
     def on_mount(self) -> None:
         self.push_screen(self.explore)

@@ -9,8 +9,8 @@ import os
 import sys
 from typing import NoReturn
 
-from stagescope import console
-from stagescope.commands import causes, compare, generate, parsers, plain, session, session_parser, stages, sweep
+from stagescope import config, console
+from stagescope.commands import causes, compare, configure, generate, parsers, plain, session, session_parser, stages, sweep
 from stagescope.commands.parsers import CAUSE_COMMANDS, COMMANDS, STAGE_COMMANDS, VALUE_OPTIONS
 
 
@@ -24,6 +24,9 @@ def main(argv: list[str] | None = None) -> NoReturn:
     except BrokenPipeError:  # the reader of the pipe has had enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         code = 0
+    except config.ConfigError as error:
+        console.say(f"stagescope: {error}")
+        code = 2
     except Exception as error:
         code = console.crash(error)
     sys.exit(code)
@@ -31,8 +34,11 @@ def main(argv: list[str] | None = None) -> NoReturn:
 
 def run(words: list[str]) -> int:
     command, rest = split(words)
+    config.hand_on()
     if command is None:
         return plain.app(parsers.app_parser().parse_args(rest))
+    if command == "config":
+        return configure.config_command(configure.arguments(rest))
     if command == "session":
         return session.session(session_parser.arguments(rest))
     if command == "compare":

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
+
+from stagescope import config
 
 if TYPE_CHECKING:
     from stagescope.engine.protocol import Failure, Reply
@@ -25,17 +28,56 @@ def print_text(text: str) -> None:
     print(text.encode(encoding, "backslashreplace").decode(encoding), end="")
 
 
-def print_lines(*lines: Any) -> None:
+RICH = {"truecolor": "truecolor", "256": "256", "16": "standard", "mono": "standard"}
+# Terminals of 24-bit colour that ssh tells by their TERM alone: it does not forward COLORTERM.
+TRUECOLOR_TERMS = ("xterm-kitty", "alacritty", "xterm-ghostty", "ghostty", "foot", "wezterm")
+
+
+def color_depth(wanted: str = "auto") -> str:
+    """How many colours the terminal is sent: truecolor, 256, 16 or mono; auto asks NO_COLOR, COLORTERM, TERM, terminfo."""
+    if wanted != "auto":
+        return wanted
+    if os.environ.get("NO_COLOR"):
+        return "mono"
+    term = os.environ.get("TERM") or "dumb"
+    # GNU screen hands COLORTERM on and up to version 4 takes a 24-bit colour apart into others; tmux maps it.
+    hands_on = term.startswith("screen") and not os.environ.get("TMUX")
+    says = os.environ.get("COLORTERM", "").lower() in ("truecolor", "24bit") and not hands_on
+    if says or term.endswith("-direct") or term in TRUECOLOR_TERMS:
+        return "truecolor"
+    if "256" in term:
+        return "256"
+    colours = _terminfo_colours(term)
+    return "256" if colours >= 256 else "16" if colours >= 8 else "mono"
+
+
+def _terminfo_colours(term: str) -> int:
+    """Of the terminal's entry; 16 where there is none. The first question of a process is answered, later ones repeat it."""
+    try:
+        import curses
+
+        curses.setupterm(term, 1)
+        return curses.tigetnum("colors")
+    except (ImportError, OSError, curses.error):
+        return 0 if term == "dumb" else 16
+
+
+def print_lines(*lines: Any, color: str | None = None) -> None:
     """Rich renderables: lines whole, tables cut at the terminal's width, or as wide as they are where stdout is none.
-    Printed by us: rich ends the program itself when the reader of a pipe has gone."""
+    Printed by us: rich ends the program itself when the reader of a pipe has gone.
+
+    color: what --color says; None where it was not given. Raises ConfigError.
+    """
     from io import StringIO
 
     from rich.console import Console
     from rich.text import Text
 
     terminal = sys.stdout.isatty()
+    depth = color_depth(config.value("color", color)) if terminal else "mono"
+    look = {"force_terminal": terminal, "color_system": RICH[depth] if terminal else None, "no_color": depth == "mono"}
     width = Console().width if terminal else 200
-    console = Console(file=StringIO(), markup=False, highlight=False, force_terminal=terminal, width=width)
+    console = Console(file=StringIO(), markup=False, highlight=False, width=width, **look)
     for line in lines:
         whole = isinstance(line, Text)
         console.print(line, no_wrap=True, overflow="ignore" if whole else "ellipsis", crop=False)

@@ -16,6 +16,9 @@ from typing import IO
 from platformdirs import PlatformDirs
 
 
+CACHE_BYTES = 512 * 2**20  # what computed results may take, unless STAGESCOPE_CACHE says otherwise
+
+
 class PathError(OSError):
     """A folder or file that cannot be made or written; says which and what to do."""
 
@@ -38,6 +41,22 @@ def describe() -> dict[str, Path]:
 def cache_dir() -> Path:
     """What can be computed again. Created 0700; raises PathError."""
     return private_dir(describe()["cache"])
+
+
+def cache_bytes() -> int:
+    """What computed results may take: STAGESCOPE_CACHE, where the settings put it for every process of ours."""
+    try:
+        return size(os.environ["STAGESCOPE_CACHE"])
+    except (KeyError, ValueError):  # a reading is not to fail of it; commands refuse it at start
+        return CACHE_BYTES
+
+
+def size(text: str) -> int:
+    """Bytes of "512M", "2G" or a plain number above 0. Raises ValueError."""
+    digits, unit = (text[:-1], text[-1:].upper()) if text[-1:].upper() in ("K", "M", "G") else (text, "")
+    if not (digits.isdecimal() and digits.isascii() and int(digits) > 0):
+        raise ValueError(f"{text!r} is no size: give bytes, or a number with K, M or G")
+    return int(digits) * 1024 ** " KMG".index(unit or " ")
 
 
 def data_dir() -> Path:

@@ -23,7 +23,7 @@ class WatchApp(StageApp):
     BINDINGS = [
         Binding(",".join(action.keys), f"app.player('{action.name}')", action.label, show=False)
         for action in actions.of("player")
-        if action.group == actions.PLAY
+        if action.group == actions.PLAY and action.keys
     ]
 
     def __init__(
@@ -34,8 +34,10 @@ class WatchApp(StageApp):
         ascii_only: bool = False,
         playing: bool = True,
         filmed: bool = False,
+        **look: str,
     ):
-        super().__init__(engine_factory)
+        """look: color and theme, as of StageApp."""
+        super().__init__(engine_factory, ascii_only=ascii_only, **look)
         self.explore = self.player = Player(session, other, ascii_only, playing, filmed)
         self.set_class(filmed, "-film")
 
@@ -43,7 +45,8 @@ class WatchApp(StageApp):
         getattr(self.player, f"action_{name}")()
 
 
-def watch(session: Session, other: dict[str, Any] | None = None, ascii_only: bool = False, mouse: bool = True) -> int:
-    """Watch a session in this terminal to the end of the app. Gives the exit code."""
-    _, code = run_app(WatchApp(ChildEngine, session, other, ascii_only), mouse)
+def watch(session: Session, other: dict[str, Any] | None = None, mouse: bool = True, **drawn: Any) -> int:
+    """Watch a session in this terminal to the end of the app. drawn: ascii_only, color and theme, as of StageApp. Gives
+    the exit code."""
+    _, code = run_app(WatchApp(ChildEngine, session, other, **drawn), mouse)
     return code

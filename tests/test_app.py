@@ -17,8 +17,9 @@ class Engine(FakeEngine):
     async def close(self):
         open({closed!r}, "w").close()
 
+from stagescope.console import color_depth
 from stagescope.sessions.events import begun
-app = StageApp(Engine, begun(prompt="a secret prompt"))
+app = StageApp(Engine, begun(prompt="a secret prompt"), color=color_depth())
 {more}
 command, code = run_app(app)
 if command:

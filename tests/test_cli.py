@@ -152,7 +152,7 @@ def test_a_dumb_terminal_is_told_what_to_use(capsys, monkeypatch) -> None:
 
 def test_where_models_doctor(capsys, default_model_dir) -> None:
     places = json.loads(stagescope(capsys, "where", "--json").out)
-    assert set(places) == {"schema", "cache", "data", "logs", "config"}
+    assert set(places) == {"schema", "cache", "data", "logs", "config", "settings"}
     models = json.loads(stagescope(capsys, "models", "--json").out)
     assert {"gpt2", "smollm2-135m"} <= {model["name"] for model in models["models"]}
     info = json.loads(stagescope(capsys, "models", "info", str(default_model_dir), "--json").out)

@@ -138,6 +138,20 @@ async def test_loading_can_be_cancelled_and_begun_again():
         await settled(pilot)
 
 
+async def test_another_model_can_be_chosen_before_any_has_loaded():
+    engine = FakeEngine()
+    engine.gates[Load] = asyncio.Event()
+    async with running(engine, settle=False, models=lambda: [("small", "a note", True, "on disk 0.1 GiB", "")]) as (app, pilot, _):
+        await until(pilot, lambda: "load" in app.explore.jobs)
+        await pilot.press("M")
+        await until(pilot, lambda: isinstance(app.screen, Models) and "on disk 0.1 GiB" in drawn(app))
+        await pilot.press("enter")
+        await until(pilot, lambda: Load(model="small") in engine.requests)
+        engine.gates[Load].set()
+        await settled(pilot)
+        assert app.explore.load.model == "small"
+
+
 async def test_a_load_that_fails_says_so_and_another_model_can_be_chosen():
     engine = FakeEngine()
     engine.failures[Load] = [Failure("missing", "No model “nope” here.", "stagescope models lists them.")]

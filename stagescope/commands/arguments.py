@@ -13,20 +13,25 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from stagescope import config
+
 if TYPE_CHECKING:
     from stagescope.engine.protocol import EngineError, Load, Texts
 
 
 def load_request(args: argparse.Namespace) -> Load:
+    """What is to be loaded: as given, else as the settings say. Raises ConfigError."""
+    said = config.of_load()  # before anything that takes time
     from stagescope.engine.protocol import Load
 
-    return Load(**load_changes(args))
+    return Load(**said | load_changes(args))
 
 
 def load_changes(args: argparse.Namespace) -> dict[str, Any]:
-    """The fields of a Load that were given, to stand in place of the defaults or of those of a session."""
+    """The fields of a Load that were given, to stand in place of the settings or of those of a session."""
     names = ("model", "device", "dtype", "threads", "bos", "memory")
     given = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
+    given |= {name: None for name in ("device", "threads") if given.get(name) == "auto"}
     given |= {name: True for name in ("chat", "offline") if getattr(args, name)}
     return given if args.cache else given | {"cache": False}
 

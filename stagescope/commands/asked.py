@@ -23,13 +23,14 @@ def ask(
     recall: what the cache has of all of them is answered before the weights are loaded. spare: kinds of requests that may
     be refused as the text does not suffice (usage): their Failure stands among the answers.
     """
+    wanted = load_request(args)
     from stagescope.engine.local import LocalEngine
     from stagescope.engine.protocol import EngineError, ModelInfo, Progress
 
     engine, found = LocalEngine(), []
 
     def work() -> Iterator[Reply]:
-        for reply in engine.answer(load_request(args)):
+        for reply in engine.answer(wanted):
             yield reply
             if isinstance(reply, ModelInfo) and recall and not reply.loaded and engine.certain:
                 known = [engine.known(request(engine)) for request in requests]
@@ -57,7 +58,7 @@ def ask(
 
 
 def print_answer(args: argparse.Namespace, as_json: Callable[[], dict], as_text: Callable[[], Sequence[Any]]) -> None:
-    print_json(as_json()) if args.json else print_lines(*as_text())
+    print_json(as_json()) if args.json else print_lines(*as_text(), color=args.color)
 
 
 def warn(sentences: Sequence[str]) -> None:

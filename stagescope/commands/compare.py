@@ -46,7 +46,7 @@ def compare(args: argparse.Namespace) -> int:
     a = Read(prompt_of(args.prompt), args.edit, args.position, lens=args.lens)
     b = replace(a, prompt=a.prompt if args.with_prompt is None else prompt_of(args.with_prompt))
     b = replace(b, schedule=args.edit if args.with_edit is None else args.with_edit)
-    other_model = args.with_model not in (None, args.model)
+    other_model = args.with_model not in (None, load_request(args).model)
     if _are_alike(a, b) and not other_model:
         hint = "An edit against the baseline is `stagescope read PROMPT --edit SCHEDULE`."
         return fail(Failure("usage", "both sides are alike: nothing would differ.", hint))

@@ -7,9 +7,9 @@ import os
 import platform
 import shutil
 import sys
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from stagescope import __version__, paths
+from stagescope import __version__, config, console, paths
 
 PACKAGES = ("textual", "torch", "transformer_lens", "transformers", "plotext", "numpy", "safetensors", "gguf")
 
@@ -21,7 +21,21 @@ class Finding(NamedTuple):
 
 
 def findings(device: str | None = None) -> list[Finding]:
-    return [*_software(), *_machine(device), *_folders(), _default_model(), _terminal()]
+    """device: as --device gives it; None: as the settings say, if they can be read."""
+    settings, said = _settings()
+    device = device or said.get("device")
+    model = said.get("model") or config.NAMED["model"].default
+    return [*_software(), *_machine(None if device == "auto" else device), *_folders(), settings, _model(model), _terminal()]
+
+
+def _settings() -> tuple[Finding, dict[str, Any]]:
+    """What is found of config.toml, and what it and the environment say of what is loaded."""
+    file = config.path()
+    try:
+        said = config.of_load()
+    except config.ConfigError as error:
+        return Finding("settings", "fail", str(error)), {}
+    return Finding("settings", "ok", f"{file}{'' if file.exists() else ', not there: all defaults'}"), said
 
 
 def _software() -> list[Finding]:
@@ -67,21 +81,23 @@ def _folders() -> list[Finding]:
     return found
 
 
-def _default_model() -> Finding:
+def _model(name: str) -> Finding:
+    """The model that is loaded when none is named."""
     from stagescope.engine import store
-    from stagescope.engine.protocol import DEFAULT_MODEL
+    from stagescope.text import printable
 
-    here = [entry for entry in store.on_disk() if entry.name == DEFAULT_MODEL]
-    if here:
-        return Finding(DEFAULT_MODEL, "ok", str(here[0].directory))
-    return Finding(DEFAULT_MODEL, "note", "not here yet: stagescope models pull")
+    here = [entry for entry in store.on_disk() if name in (entry.name, str(entry.directory))]
+    if here or os.path.exists(os.path.expanduser(name)):
+        return Finding(printable(name), "ok", str(here[0].directory) if here else "a file or directory")
+    return Finding(printable(name), "note", "not here yet: stagescope models pull")
 
 
 def _terminal() -> Finding:
     term, colour = os.environ.get("TERM", ""), os.environ.get("COLORTERM", "")
     size = shutil.get_terminal_size()
     detail = f"TERM={term or 'unset'}, COLORTERM={colour or 'unset'}, {size.columns}x{size.lines}"
+    detail += f"; sent: {console.color_depth()}"
     if not colour:
-        detail += "; 256 colours (ssh does not forward COLORTERM)"
+        detail += " (ssh does not forward COLORTERM)"
     small = size.columns < 60 or size.lines < 16
     return Finding("terminal", "note" if small else "ok", detail + (": the app needs 60x16" if small else ""))

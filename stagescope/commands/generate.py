@@ -32,6 +32,7 @@ def arguments(words: list[str]) -> argparse.Namespace:
 
 
 def generate(args: argparse.Namespace) -> int:
+    load = load_request(args)
     from stagescope.engine.local import LocalEngine
     from stagescope.engine.protocol import Generate, Generation, ModelInfo, Progress
     from stagescope.reports import generation as report
@@ -40,10 +41,10 @@ def generate(args: argparse.Namespace) -> int:
     request = Generate(prompt_of(args.prompt), tuple(args.edit), args.tokens, **sampling)
     engine = LocalEngine()
     # Two texts side by side are printed as they come, where somebody waits for them.
-    shown = None if args.json or len(args.edit) > 1 or not sys.stdout.isatty() else _Rows(width())
+    shown = None if args.json or len(args.edit) > 1 or not sys.stdout.isatty() else _Rows(width(), args.color)
 
     def work() -> Iterator[Reply]:
-        for reply in engine.answer(load_request(args)):
+        for reply in engine.answer(load):
             yield reply
             if isinstance(reply, ModelInfo) and not reply.loaded and engine.certain:
                 engine.known(request)  # a mistake in it costs no loading
@@ -58,7 +59,7 @@ def generate(args: argparse.Namespace) -> int:
         return fail(failure)
     warn(found.model.warnings)
     if shown and shown.done:
-        print_lines(*report.whole_texts(found, shown.width))
+        print_lines(*report.whole_texts(found, shown.width), color=args.color)
     else:
         print_answer(args, partial(report.generation_json, found), partial(report.generation_text, found, width()))
     return 0
@@ -67,16 +68,16 @@ def generate(args: argparse.Namespace) -> int:
 class _Rows:
     """A table that grows by a line a step."""
 
-    def __init__(self, width: int):
-        self.width, self.done = width, 0
+    def __init__(self, width: int, color: str | None):
+        self.width, self.color, self.done = width, color, 0
 
     def show(self, found: Generation) -> None:
         from stagescope.reports import generation as report
 
         if not self.done:
             sys.stderr.write("\r\x1b[K" if sys.stderr.isatty() else "")  # the progress before
-            print_lines(*report.head(found), report.heading(found, self.width))
+            print_lines(*report.head(found), report.heading(found, self.width), color=self.color)
         steps = max(map(found.length, range(len(found.schedules))))
-        print_lines(*(report.step_line(found, step, self.width) for step in range(self.done, steps)))
+        print_lines(*(report.step_line(found, step, self.width) for step in range(self.done, steps)), color=self.color)
         sys.stdout.flush()
         self.done = steps

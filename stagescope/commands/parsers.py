@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
+from typing import Any
 
-from stagescope import __version__
+from stagescope import __version__, settings
 
 STAGE_COMMANDS = ("stages", "attention", "norms", "lens", "neurons", "paper")
 CAUSE_COMMANDS = ("attribution", "heads", "probe", "similarity")
-DEFAULT_MODEL = "smollm2-135m"  # as protocol.DEFAULT_MODEL, which would import numpy
 COMMANDS = {
     "read": "one reading of a prompt, edited or not, as text or JSON",
     "sweep": "every layer dropped, swapped and so on: what each does to the output",
@@ -26,6 +27,7 @@ COMMANDS = {
     "paper": "the paper's Figures 3 to 10 of a model, as one HTML file",
     "session": "what the app recorded: list, show, replay, watch, export",
     "models": "list, pull, info",
+    "config": "the settings: show, path, edit",
     "doctor": "what this machine has and lacks",
     "where": "the folders stagescope uses",
 }
@@ -34,25 +36,27 @@ VALUE_OPTIONS = (
     *("--model", "-m", "--device", "--dtype", "--threads", "--memory", "--bos", "--edit", "--position", "--lens"),
     *("--top", "--corpus", "--kind", "--schedules", "--track", "--tokens", "--window", "--svg", "--layer", "--follow", "--out", "-k"),
     *("--head", "--pieces", "--suffix", "--token", "--contexts", "--with-edit", "--with-prompt", "--with-model", "--session"),
-    *("--temperature", "--top-k", "--top-p", "--seed", "--generate"),
+    *("--temperature", "--top-k", "--top-p", "--seed", "--generate", "--color"),
 )
 
 
-def machine(default_model: str | None = DEFAULT_MODEL) -> argparse.ArgumentParser:
-    """What every command that loads a model takes. default_model: None where a session may say which."""
+def machine() -> argparse.ArgumentParser:
+    """What every command that loads a model takes. What is not given is None: the settings say it, or a session."""
     common = argparse.ArgumentParser(add_help=False)
-    group = common.add_argument_group("model and machine")
-    group.add_argument("-m", "--model", default=default_model, help="catalogue name, hub id, directory or .gguf file")
-    group.add_argument("--device", help="cpu, cuda or cuda:N (default: the GPU with most free memory, else cpu)")
-    group.add_argument("--dtype", default=default_model and "auto", choices=("auto", "float32", "bfloat16", "float16"))
-    group.add_argument("--threads", type=_positive, help="CPU threads (default: physical cores minus one)")
-    group.add_argument("--memory", type=_bytes, metavar="SIZE", help="what a sweep may take beside the weights (2G)")
-    group.add_argument("--bos", default=default_model and "auto", metavar="TOKEN", help="prefix token: auto, none, or its text")
+    group = common.add_argument_group("model and machine (defaults: stagescope config)")
+    group.add_argument("-m", "--model", help="catalogue name, hub id, directory or .gguf file")
+    group.add_argument("--device", help="cpu, cuda or cuda:N (auto: the GPU with most free memory, else cpu)")
+    group.add_argument("--dtype", choices=("auto", "float32", "bfloat16", "float16"))
+    group.add_argument("--threads", type=_setting("threads"), help="CPU threads (auto: physical cores minus one)")
+    group.add_argument("--memory", type=_setting("memory"), metavar="SIZE", help="what a sweep may take beside the weights (2G)")
+    group.add_argument("--bos", metavar="TOKEN", help="prefix token: auto, none, or its text")
     group.add_argument("--no-bos", dest="bos", action="store_const", const="none", help="no prefix token")
     group.add_argument("--chat", action="store_true", help="put the prompt through the model's chat template")
     group.add_argument("--no-cache", dest="cache", action="store_false", help="compute everything anew, store nothing")
     group.add_argument("--offline", action="store_true", help="use only what is on this disk")
     group.add_argument("--quiet", action="store_true", help="no progress on stderr")
+    colours = ("auto", "truecolor", "256", "16", "mono")
+    group.add_argument("--color", choices=colours, help="how many colours the terminal is sent")
     return common
 
 
@@ -61,7 +65,7 @@ def app_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="stagescope",
         allow_abbrev=False,
-        parents=[machine(default_model=None)],
+        parents=[machine()],
         formatter_class=argparse.RawDescriptionHelpFormatter,
         description="A terminal microscope for the layers of a language model.",
         epilog=f"commands (stagescope COMMAND --help tells more):\n{listing}\n\n`stagescope -- read` reads the word “read”.",
@@ -70,8 +74,8 @@ def app_parser() -> argparse.ArgumentParser:
     parser.add_argument("--edit", metavar="SCHEDULE", help='start with this edit: "drop 7; swap 11 12"')
     parser.add_argument("--position", type=int, metavar="P", help="token position, -1 is the last (the default)")
     parser.add_argument("--lens", choices=("standard", "v1"), help="standard is the default")
-    parser.add_argument("--ascii", action="store_true", help="plain ASCII bars and marks")
-    parser.add_argument("--no-mouse", action="store_true", help="no mouse reporting (less traffic over ssh)")
+    parser.add_argument("--ascii", dest="glyphs", action="store_const", const="ascii", help="plain ASCII bars and marks")
+    parser.add_argument("--no-mouse", dest="mouse", action="store_const", const=False, help="no mouse reporting (less traffic over ssh)")
     parser.add_argument("--no-record", dest="record", action="store_const", const=False, help="keep no session")
     parser.add_argument("--session", metavar="NAME", help="go on with a session: its id, name or file, or last")
     parser.add_argument("--version", action="version", version=f"stagescope {__version__}")
@@ -125,7 +129,7 @@ def sweep_parser() -> argparse.ArgumentParser:
     form.add_argument("--json", action="store_true", help="JSON on stdout")
     form.add_argument("--csv", action="store_true", help="comma-separated values on stdout, one line a schedule")
     parser.add_argument("--plot", action="store_true", help="draw the curves above the table")
-    parser.add_argument("--ascii", action="store_true", help="draw them in plain ASCII")
+    parser.add_argument("--ascii", dest="glyphs", action="store_const", const="ascii", help="draw them in plain ASCII")
     parser.add_argument("--svg", metavar="FILE", help="draw the curves, or the grid of a trace, into a file too")
     return parser
 
@@ -323,12 +327,14 @@ def _kinds(text: str) -> tuple[str, ...]:
         raise argparse.ArgumentTypeError(str(error)) from None
 
 
-def _bytes(text: str) -> int:
-    """ "512M", "2G" or a plain number of bytes."""
-    digits, unit = (text[:-1], text[-1:].upper()) if text[-1:].upper() in ("K", "M", "G") else (text, "")
-    if not (digits.isdecimal() and digits.isascii() and int(digits) > 0):
-        raise argparse.ArgumentTypeError(f"{text!r} is no size: give bytes, or a number with K, M or G")
-    return int(digits) * 1024 ** " KMG".index(unit or " ")
+def _setting(name: str) -> Callable[[str], Any]:
+    def checked(word: str) -> Any:
+        try:
+            return settings.given(name, word)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(str(error)) from None
+
+    return checked
 
 
 def _positive(text: str) -> int:

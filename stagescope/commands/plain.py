@@ -9,20 +9,21 @@ import argparse
 import os
 import sys
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
+from stagescope import config
 from stagescope.commands.arguments import load_changes, load_request, prompt_of
-from stagescope.console import Progress, fail, last, print_json, print_lines, say
+from stagescope.console import Progress, color_depth, fail, last, print_json, print_lines, say
 
 if TYPE_CHECKING:
     from stagescope.engine.catalog import Known
-    from stagescope.engine.protocol import Reply
+    from stagescope.engine.protocol import Load, Reply
     from stagescope.sessions.events import State
     from stagescope.sessions.files import Session
 
 
 def app(args: argparse.Namespace) -> int:
-    from stagescope import config
     from stagescope.engine.schedule import ScheduleError
     from stagescope.sessions import files
 
@@ -32,14 +33,11 @@ def app(args: argparse.Namespace) -> int:
         say(f"stagescope: the app needs a terminal, and {why}. Use `stagescope read PROMPT`.")
         return 2
     try:
-        record = config.recording(args.record)
+        look = config.look(args)
         resumed = None if args.session is None else files.read(files.find(args.session))
         state = _looked_at(args, resumed)
     except ScheduleError as error:
         say(f"stagescope: the schedule cannot be:\n{error}")
-        return 2
-    except config.ConfigError as error:
-        say(f"stagescope: {error}")
         return 2
     except files.SessionError as error:
         say(f"stagescope: {error}")
@@ -50,11 +48,15 @@ def app(args: argparse.Namespace) -> int:
         say("stdout is not a terminal: printing a reading instead of opening the app.")
         as_read = {"edit": state.schedule, "prompt": state.prompt, "position": state.position, "lens": state.lens}
         return read(argparse.Namespace(**vars(args) | vars(state.load) | as_read | {"top": 5, "json": False}))
+    from stagescope import actions
+
+    actions.remap(config.keys())  # before the app's classes bind them
     from stagescope.app import StageApp, run_app
     from stagescope.engine.client import ChildEngine
 
-    start = (state, _picker_entries, args.ascii, record, resumed)
-    command, code = run_app(StageApp(ChildEngine, *start), mouse=not args.no_mouse)
+    drawn = {"ascii_only": look["glyphs"] == "ascii", "color": color_depth(look["color"]), "theme": look["theme"]}
+    app = StageApp(ChildEngine, state, partial(_picker_entries, state.load), **drawn, record=look["recording"], resumed=resumed)
+    command, code = run_app(app, mouse=look["mouse"])
     if command and code == 0:
         print(command)
     return code
@@ -68,7 +70,8 @@ def _looked_at(args: argparse.Namespace, resumed: Session | None) -> State:
     from stagescope.sessions import events
 
     state = events.fold(resumed.events) if resumed else events.State()
-    state = events.with_load(state, load_changes(args))
+    said = {} if resumed else config.of_load()  # what a session looked at goes before the settings
+    state = events.with_load(state, said | load_changes(args))
     if args.prompt is not None:
         state = replace(state, prompt=prompt_of(args.prompt), position=-1, row=None)
     if args.edit is not None:
@@ -79,6 +82,7 @@ def _looked_at(args: argparse.Namespace, resumed: Session | None) -> State:
 
 
 def read(args: argparse.Namespace) -> int:
+    load = load_request(args)
     from stagescope.engine.local import LocalEngine
     from stagescope.engine.protocol import Read
 
@@ -86,7 +90,7 @@ def read(args: argparse.Namespace) -> int:
     engine = LocalEngine()
 
     def work() -> Iterator[Reply]:
-        loading = engine.answer(load_request(args))
+        loading = engine.answer(load)
         for reply in loading:
             yield reply
             if engine.info is not None and not engine.info.loaded and (found := engine.cached(request)):
@@ -104,7 +108,7 @@ def read(args: argparse.Namespace) -> int:
     if args.json:
         print_json({**reading_json(reading), "position": args.position % len(reading.tokens)})
     else:
-        print_lines(*reading_text(reading, args.position))
+        print_lines(*reading_text(reading, args.position), color=args.color)
     return 0
 
 
@@ -114,7 +118,7 @@ def models(args: argparse.Namespace) -> int:
     from stagescope.engine import catalog, directory, store
     from stagescope.engine.protocol import EngineError
 
-    name = args.name or args.model
+    name = args.name or args.model or (config.value("model") if args.action != "list" else "")
     try:
         if args.action == "pull":
             progress = Progress(args.quiet)
@@ -151,21 +155,43 @@ def models(args: argparse.Namespace) -> int:
                     about = "; ".join(filter(None, (known.facts, known.note)))
                     print(f"{'prefix':13} {known.prefix}\n{'catalogue':13} {about}")
         else:
-            here = {entry.name: entry for entry in store.on_disk()}
-            rows = [(entry.name, str(entry.directory), entry.bytes, entry.note) for entry in here.values()]
-            rows += [(known.name, None, None, known.note) for known in catalog.MODELS if known.name not in here]
-            facts = {known.name: known.facts for known in catalog.MODELS}
-            if args.json:
-                keys = ("name", "directory", "bytes", "note")
-                found = [dict(zip(keys, row, strict=True)) | {"facts": facts.get(row[0])} for row in rows]
-                print_json({"schema": "models/1", "models": found})
-            else:
-                for name, place, size, note in rows:
-                    told = "; ".join(part for part in (facts.get(name), note) if part)
-                    print(f"{name:22} {f'{size / 2**30:6.2f} GiB' if place else 'not here  '}  {told}")
+            _list_models(args)
     except EngineError as error:
         return fail(error.failure)
     return 0
+
+
+def _list_models(args: argparse.Namespace) -> None:
+    from stagescope import model_list
+    from stagescope.engine import catalog, fit
+
+    said = _said(args)
+    free = fit.free(said.get("device"))
+    found = model_list.listed(free, said.get("dtype", "auto"))
+    facts = {known.name: known.facts for known in catalog.MODELS}
+    if args.json:
+        rows = [
+            {"name": entry.name, "directory": entry.directory and str(entry.directory),
+             "bytes": entry.bytes if entry.directory else None, "note": entry.note, "facts": facts.get(entry.name),
+             "download_bytes": None if entry.directory else entry.bytes, "parameters": entry.parameters,
+             "dtype": entry.dtype, "memory_bytes": entry.memory, "fits": entry.fits}
+            for entry in found
+        ]  # fmt: skip
+        print_json({"schema": "models/1", "models": rows, "device": free.device, "free_bytes": free.bytes})
+        return
+    for entry in found:
+        told = "; ".join(part for part in (facts.get(entry.name), entry.note) if part)
+        print(f"{entry.name:22} {entry.size:18}  {entry.need:24}  {told}".rstrip())
+    print(f"\nmemory is of the weights alone, as they would be held; {model_list.gib(free.bytes)} are free on {free.device}")
+
+
+def _said(args: argparse.Namespace) -> dict[str, Any]:
+    """Of device and dtype: the flags, else the settings; a broken file is told elsewhere, models are listed all the same."""
+    try:
+        return config.of_load() | load_changes(args)
+    except config.ConfigError as error:
+        say(f"stagescope: {error}")
+        return load_changes(args)
 
 
 def _not_here(known: Known) -> dict[str, object]:
@@ -203,7 +229,7 @@ def doctor(args: argparse.Namespace) -> int:
 def where(args: argparse.Namespace) -> int:
     from stagescope import paths
 
-    places = {name: str(path) for name, path in paths.describe().items()}
+    places = {name: str(path) for name, path in paths.describe().items()} | {"settings": str(config.path())}
     if args.json:
         print_json({"schema": "where/1", **places})
     else:
@@ -211,10 +237,11 @@ def where(args: argparse.Namespace) -> int:
     return 0
 
 
-def _picker_entries() -> list[tuple[str, str, bool]]:
-    """(name, note, on disk) for the model picker, what is on disk first."""
-    from stagescope.engine import catalog, store
+def _picker_entries(load: Load) -> list[tuple[str, str, bool, str, str]]:
+    """(name, note, on disk, its size, its memory) for the model picker, what is on disk first; last what is free."""
+    from stagescope import model_list
+    from stagescope.engine import fit
 
-    here = [(entry.name, entry.note, True) for entry in store.on_disk()]
-    names = {name for name, _, _ in here}
-    return here + [(known.name, known.note, False) for known in catalog.MODELS if known.name not in names]
+    free = fit.free(load.device)
+    found = model_list.listed(free, load.dtype)
+    return [(entry.name, entry.note, entry.directory is not None, entry.size, entry.need) for entry in found]

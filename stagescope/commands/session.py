@@ -103,14 +103,20 @@ def _replay(session: Session, args: argparse.Namespace) -> int:
     if args.json:
         print_json(session_report.compared_json(session, found))
     else:
-        print_lines(*session_report.compared_text(session, found, MOST))
+        print_lines(*session_report.compared_text(session, found, MOST), color=args.color)
     return 1 if found.differences else 0
 
 
 def _watch(session: Session, args: argparse.Namespace) -> int:
+    from stagescope import actions, config
+    from stagescope.console import color_depth
+
+    look = config.look(args)
+    actions.remap(config.keys())  # before the app's classes bind them
     from stagescope.watch import watch
 
-    return watch(session, load_changes(args))
+    drawn = {"ascii_only": look["glyphs"] == "ascii", "color": color_depth(look["color"]), "theme": look["theme"]}
+    return watch(session, load_changes(args), mouse=look["mouse"], **drawn)
 
 
 # ------------------------------------------------------------------------------------------------- export

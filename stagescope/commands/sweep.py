@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from stagescope import config
 from stagescope.commands.arguments import expect_file, expect_place, load_request, prompts_of, stdin, unreadable
 from stagescope.console import fail, last, print_json, print_lines, print_text, say, width
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 
 def sweep(args: argparse.Namespace) -> int:
+    load, glyphs = load_request(args), config.value("glyphs", args.glyphs)
     from stagescope.engine.local import LocalEngine
     from stagescope.engine.protocol import EngineError, FindToken, ModelInfo, Sweep, SweepCorpus, TakeSweep
 
@@ -41,7 +43,7 @@ def sweep(args: argparse.Namespace) -> int:
 
     def work() -> Iterator[Reply]:
         nonlocal schedules, swept
-        for reply in engine.answer(load_request(args)):
+        for reply in engine.answer(load):
             yield reply
             if not isinstance(reply, ModelInfo) or reply.loaded:
                 continue
@@ -71,7 +73,7 @@ def sweep(args: argparse.Namespace) -> int:
         if args.corpus is not None and args.cache:
             say("stagescope: interrupted. The same command goes on from here.")
         raise
-    return fail(failure) if failure else _show_sweep(args, swept, written)
+    return fail(failure) if failure else _show_sweep(args, swept, written, glyphs == "ascii")
 
 
 def _continued(swept: list[Sweep] | CorpusSweep, n_tokens: int | None) -> list[Generate]:
@@ -113,7 +115,7 @@ def _schedules(file: str | None, lines: list[str], info: ModelInfo) -> tuple[str
         raise EngineError(failure.kind, f"{shown_name(file)}: {failure.message}", failure.hint) from error
 
 
-def _show_sweep(args: argparse.Namespace, result: list[Sweep] | CorpusSweep, written: list[Generation]) -> int:
+def _show_sweep(args: argparse.Namespace, result: list[Sweep] | CorpusSweep, written: list[Generation], ascii_only: bool) -> int:
     from stagescope.reports import generation as generation_report
     from stagescope.reports import sweep as sweep_report
     from stagescope.reports import sweep_table
@@ -130,9 +132,10 @@ def _show_sweep(args: argparse.Namespace, result: list[Sweep] | CorpusSweep, wri
     elif args.csv:
         print_text("".join(f"{line}\n" for line in sweep_report.csv_lines(result)))
     else:
-        print_lines(*([_curves(result, args.ascii)] if args.plot else []), *sweep_table.sweep_text(result, width()))
+        drawn = [_curves(result, ascii_only)] if args.plot else []
+        print_lines(*drawn, *sweep_table.sweep_text(result, width()), color=args.color)
         for one in written:
-            print_lines("", *generation_report.head(one)[1:], generation_report.continuations(one, width()))
+            print_lines("", *generation_report.head(one)[1:], generation_report.continuations(one, width()), color=args.color)
     if args.svg is None:
         return 0
     from stagescope.drawings import sweeps as figures

@@ -42,7 +42,6 @@ from stagescope.engine.protocol import (
     Sweep,
 )
 
-LIMIT_BYTES = 512 * 2**20
 MEANING = 2  # raised when an answer comes to mean something else, or has other shapes, within one version
 Findings = (
     Evidence | LensCurves | Neurons | StageMap | HeadScores | HeadPattern | Attribution | Similarity | Probe | Comparison
@@ -93,8 +92,8 @@ def has(name: str) -> bool:
     return file_of(name).is_file()
 
 
-def put(name: str, message: Entry, limit_bytes: int = LIMIT_BYTES) -> None:
-    """Store an entry atomically; now and then let the least recently used go until all fit the limit."""
+def put(name: str, message: Entry, limit_bytes: int | None = None) -> None:
+    """Store an entry atomically; now and then let the least recently used go until all fit the limit (paths.cache_bytes)."""
     body = _closed(message)
     try:
         paths.cache_dir()
@@ -102,7 +101,7 @@ def put(name: str, message: Entry, limit_bytes: int = LIMIT_BYTES) -> None:
         paths.write_atomic(file_of(name), body)
         _list(name, message, len(body))
         if name.endswith("0"):  # names are hashes, so every 16th: looking through 10,000 entries takes 40 ms
-            _shrink(limit_bytes)
+            _shrink(limit_bytes or paths.cache_bytes())
     except OSError as error:
         log.warning("the cache at %s cannot be written: %s", folder(), error)
 

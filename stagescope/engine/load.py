@@ -14,7 +14,7 @@ import psutil
 import torch
 from torch import Tensor
 
-from stagescope.engine import blocks, directory, lens, packed
+from stagescope.engine import blocks, directory, fit, lens, packed
 from stagescope.engine.blocks import Network
 from stagescope.engine.catalog import disagreements
 from stagescope.engine.directory import Located
@@ -25,7 +25,6 @@ from stagescope.engine.protocol import EngineError, Load, ModelInfo, Progress
 from stagescope.engine.tokens import encode
 from stagescope.text import printable
 
-FP32_SHARE = 0.4  # of the free memory: fp32 weights beyond that leave too little for residuals and the lens
 PROBE = "The quick brown fox jumps over the lazy dog, and"  # what the checks at load run on
 # Largest difference allowed at load between two ways to the same logits, as a share of their spread: 7 families agree
 # to 1e-6 in fp32; half precision rounds each block's output (2^-8 in bf16), and L blocks add up.
@@ -121,10 +120,7 @@ def pick_dtype(wanted: str, device: torch.device, n_parameters: int) -> torch.dt
     if wanted != "auto" and wanted not in DTYPES:
         raise EngineError("usage", f"no dtype is called {wanted!r}.", f"Use auto, {', '.join(DTYPES)}.")
     free = free_memory(device)
-    if wanted == "auto":
-        dtype = torch.float32 if n_parameters * 4 <= FP32_SHARE * free else torch.bfloat16
-    else:
-        dtype = DTYPES[wanted]
+    dtype = DTYPES[fit.auto_dtype(n_parameters, free) if wanted == "auto" else wanted]
     need = n_parameters * dtype.itemsize
     if need > free:
         raise EngineError(

@@ -7,6 +7,7 @@ import shlex
 from collections.abc import Iterable
 from typing import Any
 
+from stagescope import config
 from stagescope.answers import Answer
 from stagescope.engine.protocol import (
     Comparison,
@@ -135,7 +136,7 @@ def _of_texts(texts: Texts) -> list[str]:
 
 
 def _load_options(load: Load) -> list[str]:
-    return _options(load, model="--model", device="--device", dtype="--dtype", bos="--bos", chat="--chat")
+    return [*_glued(config.flags(load, ("model", "device", "dtype", "bos"))), *_options(load, chat="--chat")]
 
 
 def _options(request: Any, **flags: str) -> list[str]:

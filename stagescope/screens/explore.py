@@ -82,7 +82,7 @@ class Explore(ExploreKeys, ExploreBeside, ExploreJobs, Recording, Sharing):
     def __init__(
         self,
         state: State,
-        models: Callable[[], Sequence[tuple[str, str, bool]]] = tuple,
+        models: Callable[[], Sequence[tuple]] = tuple,
         ascii_only: bool = False,
         record: bool = False,
         resumed: Session | None = None,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from rich.cells import cell_len
 from textual import events
 from textual.app import ComposeResult
 from textual.containers import Vertical
@@ -17,11 +18,15 @@ from stagescope import actions
 from stagescope.screens.widgets.line import Field, Line
 from stagescope.text import fit, printable
 
+LONGEST = 40  # cells of a name: those of directories are longer
+
 
 class ModelEntry(NamedTuple):
     name: str  # as `--model` takes it
     note: str
     on_disk: bool
+    size: str = ""  # on disk, or of what is fetched
+    need: str = ""  # memory that its weights take, and as what
 
 
 class Models(ModalScreen[str | None]):
@@ -30,7 +35,7 @@ class Models(ModalScreen[str | None]):
     BINDINGS = actions.bindings("models")
     CSS_PATH = "models.tcss"
 
-    def __init__(self, entries: Sequence[tuple[str, str, bool]], current: str):
+    def __init__(self, entries: Sequence[tuple], current: str):
         super().__init__()
         self.entries = [ModelEntry(*entry) for entry in entries]
         self.current = current
@@ -42,7 +47,7 @@ class Models(ModalScreen[str | None]):
             yield Field(id="answer")
 
     def on_mount(self) -> None:
-        self.query_one(Line).show("or a Hugging Face id, a directory or a .gguf file (just type):")
+        self.query_one(Line).show("size and memory are of the weights; or just type a Hugging Face id, a directory or a .gguf file:")
         if self.entries:
             names = [entry.name for entry in self.entries]
             self.query_one(OptionList).highlighted = names.index(self.current) if self.current in names else 0
@@ -50,10 +55,9 @@ class Models(ModalScreen[str | None]):
             self.query_one(Field).focus()
 
     def _row(self, entry: ModelEntry) -> Content:
-        column = max(len(printable(each.name)) for each in self.entries) + 2
-        place = "on disk" if entry.on_disk else "to fetch"
-        name, note = (fit(entry.name, column), "bold"), printable(entry.note)
-        return Content.assemble(name, (f"{place:<9}", "dim"), note)
+        columns = [max(map(cell_len, cells)) for cells in zip(*map(_cells, self.entries), strict=True)]
+        name, size, need = (fit(cell, column) for cell, column in zip(_cells(entry), columns, strict=True))
+        return Content.assemble((name, "bold"), "  ", (size, "" if entry.on_disk else "dim"), "  ", need, "  ", (printable(entry.note), "dim"))
 
     def on_option_list_option_selected(self, event: OptionList.OptionSelected) -> None:
         self.dismiss(self.entries[event.option_index].name)
@@ -72,3 +76,7 @@ class Models(ModalScreen[str | None]):
 
     def action_close(self) -> None:
         self.dismiss(None)
+
+
+def _cells(entry: ModelEntry) -> tuple[str, str, str]:
+    return fit(printable(entry.name), min(cell_len(printable(entry.name)), LONGEST)), entry.size or ("on disk" if entry.on_disk else "fetch"), entry.need

@@ -11,7 +11,7 @@ from collections.abc import Collection
 from rich.cells import cell_len
 from textual.content import Content
 
-from stagescope import actions
+from stagescope import actions, config
 from stagescope.engine.protocol import Failure, Load, ModelInfo, Progress, Reading
 from stagescope.engine.schedule import ScheduleError
 from stagescope.screens.widgets.glyphs import number
@@ -106,15 +106,12 @@ def footer(width: int, place: str, without: Collection[str] = ()) -> Content:
 
 
 def shell_command(load: Load, prompt: str, schedule: str, position: int, lens: str) -> str:
-    """The command line that gives the same reading; flags only where they differ from the defaults."""
+    """The command line that gives the same reading; flags only where they differ from the defaults or the settings."""
     words = ["stagescope", "read"]
     words += ["--edit", schedule] if schedule else []
     words += [f"--position={position}"]
     words += ["--lens", lens] if lens != "standard" else []
-    usual = Load()
-    for name in ("model", "device", "dtype", "threads", "bos"):
-        if (value := getattr(load, name)) != getattr(usual, name):
-            words += [f"--{name}", str(value)]
+    words += config.flags(load, ("model", "device", "dtype", "threads", "bos"))
     is_on = {"--chat": load.chat, "--no-cache": not load.cache, "--offline": load.offline}
     words += [flag for flag in is_on if is_on[flag]]
     return " ".join(map(shell_quote, [*words, *(["--"] if prompt.startswith("-") else []), prompt]))

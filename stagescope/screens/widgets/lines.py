@@ -225,7 +225,7 @@ def plain_style(row: Row, frame: Frame) -> str:
 
 
 def kl_style(nats: float) -> str:
-    """Blue below .01, pale below .1, then orange, then strong orange: near the baseline or far from it."""
+    """Blue below .01, pale below .1, then orange, then yellow: near the baseline or far from it, ever lighter."""
     if not nats > 0:
         return "quiet"
     return "kl0" if nats < 0.01 else "kl1" if nats < 0.1 else "kl2" if nats < 1 else "kl3"
