@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: run test shapes bench keys pictures clean
+.PHONY: run test shapes bench keys tour schedules pictures clean
 
 run: $(READY)
 	@$(BIN)/stagescope models pull >/dev/null
@@ -23,6 +23,12 @@ bench: $(READY)
 
 keys: $(READY)
 	$(BIN)/python -m stagescope.actions > docs/keys.md
+
+tour: $(READY)
+	$(BIN)/python -m stagescope.reports.tour > docs/tour.md
+
+schedules: $(READY)
+	$(BIN)/python -m tests.schedule_examples > docs/schedules.md
 
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("stagescope needs Python 3.11 or later; this is %s. Try: make PYTHON=python3.12" % sys.version.split()[0])'

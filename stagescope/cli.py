@@ -10,7 +10,7 @@ import sys
 from typing import NoReturn
 
 from stagescope import console
-from stagescope.commands import causes, compare, parsers, plain, session, session_parser, stages, sweep
+from stagescope.commands import causes, compare, parsers, plain, session, session_parser, stages, sweep, tour
 from stagescope.commands.parsers import CAUSE_COMMANDS, COMMANDS, LATER, STAGE_COMMANDS, VALUE_OPTIONS
 
 
@@ -40,6 +40,8 @@ def run(words: list[str]) -> int:
         return session.session(session_parser.arguments(rest))
     if command == "compare":
         return compare.compare(compare.arguments(rest))
+    if command == "tour":
+        return tour.tour(tour.arguments(rest))
     if command == "sweep":
         return sweep.sweep(parsers.sweep_arguments(rest))
     if command in STAGE_COMMANDS:

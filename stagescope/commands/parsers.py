@@ -24,6 +24,7 @@ COMMANDS = {
     "similarity": "how alike the layers are: block influence, angular distance, CKA",
     "compare": "two readings side by side: two schedules, two prompts, two models of one tokenizer",
     "paper": "the paper's Figures 3 to 10 of a model, as one HTML file",
+    "tour": "the four stages on the default model, step by step, in the app",
     "session": "what the app recorded: list, show, replay, watch, export",
     "models": "list, pull, info",
     "doctor": "what this machine has and lacks",

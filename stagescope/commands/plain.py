@@ -26,9 +26,7 @@ def app(args: argparse.Namespace) -> int:
     from stagescope.engine.schedule import ScheduleError
     from stagescope.sessions import files
 
-    terminal = sys.stdin is not None and sys.stdin.isatty()
-    if sys.stdout.isatty() and ((os.environ.get("TERM") or "dumb") == "dumb" or not terminal):
-        why = "TERM is dumb or unset" if terminal else "standard input is not a terminal"
+    if sys.stdout.isatty() and (why := why_no_app()):
         say(f"stagescope: the app needs a terminal, and {why}. Use `stagescope read PROMPT`.")
         return 2
     try:
@@ -53,11 +51,18 @@ def app(args: argparse.Namespace) -> int:
     from stagescope.app import StageApp, run_app
     from stagescope.engine.client import ChildEngine
 
-    start = (state, _picker_entries, args.ascii, record, resumed)
+    start = (state, picker_entries, args.ascii, record, resumed)
     command, code = run_app(StageApp(ChildEngine, *start), mouse=not args.no_mouse)
     if command and code == 0:
         print(command)
     return code
+
+
+def why_no_app() -> str:
+    """What a terminal to write to lacks; "" where the app can run."""
+    if sys.stdin is None or not sys.stdin.isatty():
+        return "standard input is not a terminal"
+    return "TERM is dumb or unset" if (os.environ.get("TERM") or "dumb") == "dumb" else ""
 
 
 def _looked_at(args: argparse.Namespace, resumed: Session | None) -> State:
@@ -211,7 +216,7 @@ def where(args: argparse.Namespace) -> int:
     return 0
 
 
-def _picker_entries() -> list[tuple[str, str, bool]]:
+def picker_entries() -> list[tuple[str, str, bool]]:
     """(name, note, on disk) for the model picker, what is on disk first."""
     from stagescope.engine import catalog, store
 
