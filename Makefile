@@ -28,7 +28,7 @@ tour: $(READY)
 	$(BIN)/python -m stagescope.reports.tour > docs/tour.md
 
 schedules: $(READY)
-	$(BIN)/python -m tests.schedule_examples > docs/schedules.md
+	$(BIN)/python docs/schedules.py > docs/schedules.md
 
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("stagescope needs Python 3.11 or later; this is %s. Try: make PYTHON=python3.12" % sys.version.split()[0])'

@@ -25,13 +25,10 @@ def tour(args: argparse.Namespace) -> int:
     from stagescope.reports import tour as report
     from stagescope.text import printable
 
-    if args.model != steps.MODEL:
-        say(f"stagescope: {steps.other_weights(printable(args.model))}")
-    if args.json:
-        print_json(report.tour_json())
-        return 0
-    if not sys.stdout.isatty():
-        print_text("".join(f"{line}\n" for line in report.tour_text()))
+    if args.json or not sys.stdout.isatty():
+        if args.model != steps.MODEL:  # in the app the panel says it
+            say(f"stagescope: {steps.other_weights(printable(args.model))}")
+        print_json(report.tour_json()) if args.json else print_text("".join(f"{line}\n" for line in report.tour_text()))
         return 0
     if why := why_no_app():
         say(f"stagescope: the tour needs a terminal, and {why}. `stagescope tour | cat` prints its steps.")
