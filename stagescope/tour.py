@@ -326,7 +326,7 @@ STEPS = (
         look="Of the {mlp} neurons of layer 29, {prediction} are prediction and {suppression} suppression neurons; {none} of either kind are in the "
         "layers 0 to 21. The list says what each promotes, and where it fires on the prompt.",
         paper="Prediction neurons appear from half depth and peak near 85 %; suppression overtakes in the last tenth (Figure 6).",
-        here="They come late, but crowd into the last layer, and neither kind overtakes. A gated neuron's sign is taken from a text, and these are "
+        here="They come late, but crowd into the last layer, where suppression does not overtake. A gated neuron's sign is taken from a text, and these are "
         "4-bit weights.",
         command="stagescope neurons",
         screen="neurons",

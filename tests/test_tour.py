@@ -103,6 +103,12 @@ def test_the_keys_that_lead_to_a_screen_are_those_of_the_table():
             assert step.do.split()[0] in keys[opens], step.title
 
 
+def test_its_keys_are_free_on_every_screen():
+    keys = {key for action in actions.of("tour") for key in action.keys}
+    for place in ("explore", "app", *actions.BESIDE):
+        assert not keys & {key for action in actions.of(place) for key in action.keys}, place
+
+
 def test_each_half_of_a_step_fits_four_lines_of_80():
     for step in STEPS:
         for half in (("do", "look"), ("paper", "here")):
@@ -173,3 +179,19 @@ def test_a_terminal_that_cannot_show_the_app_is_told_how_to_read_it(capsys, monk
     monkeypatch.setenv("TERM", "dumb")
     code, out, err = run(capsys)
     assert code == 2 and not out and "TERM is dumb" in err and "stagescope tour | cat" in err
+
+
+@pytest.mark.usefixtures("home")
+def test_a_wrong_setting_is_told_before_the_app_opens(capsys, monkeypatch):
+    monkeypatch.setattr("sys.stdin", SimpleNamespace(isatty=lambda: True))
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("STAGESCOPE_RECORD", "perhaps")
+    code, out, err = run(capsys)
+    assert code == 2 and not out and err == "stagescope: STAGESCOPE_RECORD is perhaps: give 0 or 1\n"
+
+
+@pytest.mark.usefixtures("home")
+def test_it_takes_no_prompt(capsys):
+    code, out, err = run(capsys, "a prompt")
+    assert code == 2 and not out and "unrecognized arguments: a prompt" in err

@@ -93,6 +93,13 @@ async def test_a_large_terminal_tells_all_at_once():
         assert tour.stack.size.height >= 31
 
 
+async def test_in_ascii_the_panel_is_ascii():
+    async with touring(size=(160, 50), ascii_only=True) as (tour, pilot, _):
+        for number in range(len(STEPS)):
+            await go(pilot, number)
+            assert tour.told_step().plain.isascii(), STEPS[number].title
+
+
 async def test_a_picture_is_drawn_for_the_lines_that_are_left():
     async with touring() as (tour, pilot, _):
         await go(pilot, SCREENS[0])

@@ -22,6 +22,7 @@ from stagescope.text import printable
 from stagescope.tour import LAYERS, MODEL, STEPS, Step, not_this_model, other_weights
 
 ROOMY = 36  # rows of terminal from which all of a step is told at once; below, in two halves of four lines of 80
+ASCII = str.maketrans({"↑": "up", "↓": "down", "←": "left", "→": "right", "“": '"', "”": '"', "Δ": "delta", "●": "*"})
 HALVES = (("do", "look"), ("paper", "here"))
 
 
@@ -146,7 +147,8 @@ class Tour(Explore):
         lines = [Content.assemble(start, " " * room, keys)]
         if self.info is not None and self.info.name != MODEL:
             lines.append(Content.styled(other_weights(printable(self.info.name)), "$text-warning"))
-        lines += map(Content, panel_lines(step, pages[self.page % len(pages)], width))
+        told = panel_lines(step, pages[self.page % len(pages)], width)
+        lines += [Content(line.translate(ASCII) if self.stack.glyphs.ascii_only else line) for line in told]
         return Content("\n").join(lines)
 
     def _panels(self) -> list[Line]:
