@@ -36,7 +36,7 @@ GROUPS = {
         Example("attn-off 4", "0-3 4m 5-11", "Layer 4's attention writes nothing, its MLP runs."),
         Example("mlp-off 4-5", "0-3 4a 5a 6-11", "The MLPs of two layers write nothing."),
         Example("attn-off 4 mean", "0-3 4* 5-11", "The attention gives its mean over a text."),
-        Example("attn-off 4; mlp-off 4", "0-3 4* 5-11", "Both: layer 4 has its place in the order and writes nothing; the output is that of `drop 4`."),
+        Example("attn-off 4; mlp-off 4", "0-3 4* 5-11", "Both: layer 4 has its place and writes nothing; the output is that of `drop 4`."),
     ),
     "Single heads and neurons": (
         Example("head-off 5.3", "0-4 5* 6-11", "Head 3 of layer 5 writes nothing."),
@@ -56,7 +56,8 @@ GROUPS = {
         Example("shuffle 3-9", "0-2 6 8 5 7 4 9 3 10-11", "A span in random order, always the same one,"),
         Example("shuffle 3-9 seed 1", "0-2 3 6 8 7 9 5 4 10-11", "or that of another seed."),
         Example("order 11 0-2 2", "11 0-2 2", "The whole order: what is left out does not run, what is named twice runs twice."),
-        Example("order 0-2 3m 3a 4-11", "0-2 3m 3a 4-11", "Sublayers apart: here layer 3's MLP before its attention. Refused where both read the same input (Pythia, Phi)."),
+        Example("order 0-2 3m 3a 4-11", "0-2 3m 3a 4-11",
+                "Sublayers apart: here layer 3's MLP before its attention. Refused where both read the same input (Pythia, Phi)."),
     ),
     "Layers more than once": (
         Example("repeat 4-5", "0-3 4 4 5 5 6-11", "Each layer twice in place,"),

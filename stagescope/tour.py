@@ -219,8 +219,8 @@ STEPS = (
         look="At token 0 alone it costs {first} nats of the {whole} that drop 11 costs, at the ten others together {rest}. In the baseline "
         "(b, then ← to token 0) the MLP of layer 11 writes a vector of norm {norm}, at “ of” one of {norm_here}.",
         paper="No figure is about it. That models rest attention on their first token is from Xiao et al., arXiv 2309.17453.",
-        here="The heads of layer 11 give token 0 {early} of their weight, those of layer 20 {late}: what is lost is the place where later heads rest, "
-        "not the answer.",
+        here="The heads of layer 11 give token 0 {early} of their weight, those of layer 20 {late}: what is lost is the place where later heads "
+        "rest, not the answer.",
         command=f'stagescope read {SHELL} --edit "drop 11 @0"',
         schedule="drop 11 @0",
         row=11,
@@ -300,8 +300,8 @@ STEPS = (
     Step(
         "Prediction ensembling: the answer",
         do="f in the stack. ← → move through the depths, t follows one more token; escape, then D: who writes the answer.",
-        look="KL to the output: {k22} nats after layer 22, {k23} after 23, {k27} after 27, where “ Paris” comes first with p {p}. D: the attention of "
-        "layer 23 adds {adds} to its logit, more than any other.",
+        look="KL to the output: {k22} nats after layer 22, {k23} after 23, {k27} after 27, where “ Paris” comes first with p {p}. D: the attention "
+        "of layer 23 adds {adds} to its logit, more than any other.",
         paper="Stage 3: from half depth features become predictions; KL (Figure 6) and entropy (Figure 8) of the lens fall.",
         here="KL falls steeply, but at three quarters of the depth. Entropy rises first: {h22} bits after layer 22, {h28} after 28, then {out}. The "
         "first version's lens began at {v1}: that fall was the lens'.",
@@ -317,7 +317,8 @@ STEPS = (
             "h22": _entropy("1.8", 23, "after layer 22"),
             "h28": _entropy("5.2", 29, "after layer 28"),
             "out": _entropy("2.3", 30, "at the output"),
-            "v1": Number("15.5", "entropy of the v1 lens at the last token after layer 0, bits", TakeLens(PROMPT), lambda lens: lens.entropy_bits[1, 1]),
+            "v1": Number("15.5", "entropy of the v1 lens at the last token after layer 0, bits", TakeLens(PROMPT),
+                         lambda lens: lens.entropy_bits[1, 1]),
         },
     ),
     Step(
@@ -326,8 +327,8 @@ STEPS = (
         look="Of the {mlp} neurons of layer 29, {prediction} are prediction and {suppression} suppression neurons; {none} of either kind are in the "
         "layers 0 to 21. The list says what each promotes, and where it fires on the prompt.",
         paper="Prediction neurons appear from half depth and peak near 85 %; suppression overtakes in the last tenth (Figure 6).",
-        here="They come late, but crowd into the last layer, where suppression does not overtake. A gated neuron's sign is taken from a text, and these are "
-        "4-bit weights.",
+        here="They come late, but crowd into the last layer, where suppression does not overtake. A gated neuron's sign is taken from a text, and "
+        "these are 4-bit weights.",
         command="stagescope neurons",
         screen="neurons",
         numbers={

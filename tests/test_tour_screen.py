@@ -93,6 +93,15 @@ async def test_a_large_terminal_tells_all_at_once():
         assert tour.stack.size.height >= 31
 
 
+async def test_its_keys_can_be_clicked():
+    async with touring() as (tour, pilot, _):
+        line = tour.told_step().plain.split("\n")[0]
+        await pilot.click("#tour", offset=(line.index("next"), 0))
+        await until(pilot, lambda: tour.number == 1)
+        await pilot.click("#tour", offset=(tour.told_step().plain.index("leave"), 0))
+        await until(pilot, lambda: not tour.touring)
+
+
 async def test_in_ascii_the_panel_is_ascii():
     async with touring(size=(160, 50), ascii_only=True) as (tour, pilot, _):
         for number in range(len(STEPS)):

@@ -9,6 +9,7 @@ from typing import Any
 from stagescope.tour import LAYERS, MODEL, STEPS, Step
 
 HEADS = {"do": "", "look": "", "paper": "The paper. ", "here": "Here. "}  # what stands before each part
+HALVES = (("do", "look"), ("paper", "here"))  # of a step, a paragraph each
 WIDTH = 100
 
 
@@ -42,8 +43,7 @@ def tour_json() -> dict[str, Any]:
 
 def panel_lines(step: Step, parts: Sequence[str], width: int) -> list[str]:
     """Two paragraphs at most: what is done and seen; what the paper says, and what is so here."""
-    halves = (("do", "look"), ("paper", "here"))
-    paragraphs = (" ".join(HEADS[part] + step.told(part) for part in half if part in parts) for half in halves)
+    paragraphs = (" ".join(HEADS[part] + step.told(part) for part in half if part in parts) for half in HALVES)
     return [line for text in paragraphs if text for line in textwrap.wrap(text, width)]
 
 
@@ -53,8 +53,9 @@ def tour_markdown() -> str:
     lines += textwrap.wrap(
         f'The four stages of "The Remarkable Robustness of LLMs: Stages of Inference?" (Lad, Gurnee, Tegmark, arXiv 2406.19384) on the default model, '
         f"{MODEL} ({LAYERS} layers), by doing. `stagescope tour` opens the app with each step set up: `.` goes on, `,` goes back, space shows what the "
-        "paper says, `Q` leaves. Every other key does what it always does, and the next step sets all anew. `stagescope tour | cat` prints this page as text, "
-        "`--json` as data. It says where this small model agrees with the paper and where it does not. Every number was computed on it in fp32, by the tests.",
+        "paper says, `Q` leaves. Every other key does what it always does, and the next step sets all anew. `stagescope tour | cat` prints this page "
+        "as text, `--json` as data. It says where this small model agrees with the paper and where it does not. Every number was computed on it in "
+        "fp32, by the tests.",
         150,
     )
     lines.append("")

@@ -12,7 +12,7 @@ from textual.content import Content
 
 from stagescope import actions
 from stagescope.engine.protocol import Load, ModelInfo
-from stagescope.reports.tour import panel_lines
+from stagescope.reports.tour import HALVES, panel_lines
 from stagescope.screens.asking import Asking
 from stagescope.screens.explore import Explore
 from stagescope.screens.player import ACTION_OF
@@ -23,7 +23,6 @@ from stagescope.tour import LAYERS, MODEL, STEPS, Step, not_this_model, other_we
 
 ROOMY = 36  # rows of terminal from which all of a step is told at once; below, in two halves of four lines of 80
 ASCII = str.maketrans({"↑": "up", "↓": "down", "←": "left", "→": "right", "“": '"', "”": '"', "Δ": "delta", "●": "*"})
-HALVES = (("do", "look"), ("paper", "here"))
 
 
 def state_of(step: Step, load: Load) -> State:
