@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from stagescope.engine.protocol import Evidence as Evidence
     from stagescope.engine.protocol import FindHeads as FindHeads
     from stagescope.engine.protocol import FindToken as FindToken
+    from stagescope.engine.protocol import Generate as Generate
+    from stagescope.engine.protocol import Generation as Generation
     from stagescope.engine.protocol import HeadPattern as HeadPattern
     from stagescope.engine.protocol import HeadScores as HeadScores
     from stagescope.engine.protocol import LensCurves as LensCurves
@@ -66,7 +68,8 @@ _NAMES = {  # where each is found, once it is asked for
     "stagescope.engine.tokens": ("Token",),
     "stagescope.engine.compare_messages": ("Comparison", "TakeComparison"),
     "stagescope.engine.protocol": (
-        *("Attribution", "Census", "CorpusSweep", "EngineError", "Evidence", "FindHeads", "FindToken", "HeadPattern"),
+        *("Attribution", "Census", "CorpusSweep", "EngineError", "Evidence", "FindHeads", "FindToken", "Generate"),
+        *("Generation", "HeadPattern"),
         *("HeadScores", "LensCurves", "Load", "MapStages", "ModelInfo", "Neurons", "Probe", "Progress", "Read", "Reading"),
         *("ShowNeurons", "ShowPattern", "Similarity", "StageMap", "Sweep", "SweepCorpus", "SweepRow", "TakeAttribution"),
         *("TakeCensus", "TakeEvidence", "TakeLens", "TakeProbe", "TakeSimilarity", "TakeSweep", "Texts"),

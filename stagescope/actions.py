@@ -31,6 +31,7 @@ PLAY, TOUR = "Watch a session", "On the tour"
 BESIDE = {
     "sweep": "Sweep", "lens": "Lens", "attention": "Attention", "neurons": "Neurons", "stages": "Stages",
     "attribution": "Attribution", "heads": "Heads", "probe": "Probe", "similarity": "Similarity", "compare": "Compare",
+    "write": "Write",
 }  # fmt: skip
 
 # Of every screen beside the stack, after its own.
@@ -80,6 +81,7 @@ _TABLE = {  # place -> rows of (name, keys, label, help, group, footer)
         ("heads", "H", "heads", "Heads that join the pieces of words; one head's pattern on the prompt.", LOOK, 0),
         ("probe", "P", "probe", "Can single neurons tell that the next token ends in -ing?", LOOK, 0),
         ("compare", "C", "compare", "Keep this reading; again, on another: hold the two side by side.", LOOK, 0),
+        ("write", "W", "write", "Go on writing, token by token: the baseline beside the edit, and where they part.", LOOK, 0),
         ("similarity", "B", "alike", "How alike the layers are: block influence, angular distance, CKA.", LOOK, 0),
         ("pin", "p", "pin", "Pin the prompt to the deck; again: take it off.", ASK, 0),
         ("deck_back", "[ ctrl+left", "deck back", "Go to the pinned prompt before.", ASK, 0),
@@ -221,6 +223,20 @@ _TABLE = {  # place -> rows of (name, keys, label, help, group, footer)
         ("open", "enter", "show B", "Show side B in the stack.", LOOK, 4),
         ("exchange", "x", "A and B", "Exchange the sides: KL is of A against B.", LOOK, 3),
         ("view", "v", "view", "Cycle: side by side, what differs.", LOOK, 2),
+    ),
+    "write": (
+        ("up", "up k", "step back", "Move to the step before.", MOVE, 0),
+        ("down", "down j", "step on", "Move to the next step.", MOVE, 0),
+        ("page_up", "pageup", "page up", "Move one screenful up.", MOVE, 0),
+        ("page_down", "pagedown", "page down", "Move one screenful down.", MOVE, 0),
+        ("first", "home g", "first", "Move to the first step.", MOVE, 0),
+        ("last", "end G", "last", "Move to the newest step, and stay there while more come.", MOVE, 0),
+        ("left", "left h", "baseline", "Look at the baseline's text.", MOVE, 0),
+        ("right", "right l", "edit", "Look at the edit's text.", MOVE, 0),
+        ("parting", "p", "parting", "Move to the step where the two part.", MOVE, 5),
+        ("open", "enter", "show it", "Show this step in the stack: the prompt goes on to the token before it.", LOOK, 2),
+        ("sampling", "t", "sampling", "Greedy or drawn, and how many tokens: temperature 0.8, top-k 50, seed 1, tokens 60.", LOOK, 3),
+        ("seed", "s", "next seed", "Draw once more, with the next seed.", LOOK, 4),
     ),
     "app": (
         ("interrupt", "ctrl+c", "quit now", "Quit without a question.", PROGRAM, 0),

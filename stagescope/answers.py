@@ -20,6 +20,7 @@ from stagescope.engine.protocol import (
     Census,
     CorpusSweep,
     Evidence,
+    Generation,
     HeadPattern,
     HeadScores,
     LensCurves,
@@ -39,6 +40,7 @@ from stagescope.engine.told import Told
 from stagescope.reports import attribution as attribution_report
 from stagescope.reports import compare as compare_report
 from stagescope.reports import evidence as evidence_report
+from stagescope.reports import generation as generation_report
 from stagescope.reports import heads as heads_report
 from stagescope.reports import lens as lens_report
 from stagescope.reports import neurons as neurons_report
@@ -163,6 +165,13 @@ def _of_two(found: Comparison) -> str:
     return told if found.a.prompt != found.b.prompt else f"{_quoted(found.a.prompt)}: {told}"
 
 
+def _of_texts(found: Generation) -> str:
+    """ "what follows “The capital of France is”: the baseline, drop 11" """
+    edits = found.schedules[1:]
+    told = ", ".join(edits) if len(edits) < 4 else f"{len(edits)} schedules"
+    return f"what follows {_quoted(found.prompt)}" + (f", {told}" if told else "")
+
+
 def _kinds(kinds) -> str:
     return ", ".join(sweep_report.NAMES[kind][1] for kind in dict.fromkeys(kinds))
 
@@ -272,6 +281,12 @@ _KINDS: dict[type, _Told] = {
         lambda a: compare_report.comparison_json(a.last, a.position),
         lambda a, width: compare_report.comparison_text(a.last, a.position, width),
         lambda a: Numbers(*compare_report.comparison_numbers(a.last)),
+    ),
+    Generation: _Told(
+        lambda a: _of_texts(a.last),
+        lambda a: generation_report.generation_json(a.last),
+        lambda a, width: generation_report.generation_text(a.last, width),
+        lambda a: Numbers(*generation_report.generation_numbers(a.last)),
     ),
     Token: _Told(
         lambda a: f"the token “{visible(a.last.text)}”",

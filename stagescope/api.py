@@ -37,6 +37,8 @@ from stagescope.engine.protocol import (
     Evidence,
     FindHeads,
     FindToken,
+    Generate,
+    Generation,
     HeadPattern,
     HeadScores,
     LensCurves,
@@ -280,6 +282,24 @@ class Model:
 
         (found,) = _replies((mine, theirs), both(), self.progress)
         return _with(found, Answer(self._load, self.info, asked, (found,), a.position))
+
+    def generate(
+        self,
+        prompt: str,
+        *schedules: str,
+        tokens: int = 40,
+        temperature: float = 0.0,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        seed: int = 0,
+    ) -> Generation:
+        """What the baseline goes on to write, and what each schedule does: texts of up to `tokens` tokens, the baseline's first.
+
+        Greedy at temperature 0; else drawn, with one seed for all texts: they part where their distributions do. Each measure
+        is [S texts, N steps]; `found.text(1)`, `found.parts_at(1)`. A position in a schedule is one of the prompt.
+        """
+        asked = Generate(prompt, tuple(map(str, schedules)), tokens, temperature, top_k, top_p, seed)
+        return self._last(asked, Generation)
 
     def ask(self, request: Request) -> Answer:
         """Any request of the protocol, `m.ask(ss.TakeProbe(suffix="ed"))`: all its replies, the last being the result. The

@@ -10,8 +10,8 @@ import sys
 from typing import NoReturn
 
 from stagescope import console
-from stagescope.commands import causes, compare, parsers, plain, session, session_parser, stages, sweep, tour
-from stagescope.commands.parsers import CAUSE_COMMANDS, COMMANDS, LATER, STAGE_COMMANDS, VALUE_OPTIONS
+from stagescope.commands import causes, compare, generate, parsers, plain, session, session_parser, stages, sweep, tour
+from stagescope.commands.parsers import CAUSE_COMMANDS, COMMANDS, STAGE_COMMANDS, VALUE_OPTIONS
 
 
 def main(argv: list[str] | None = None) -> NoReturn:
@@ -31,9 +31,6 @@ def main(argv: list[str] | None = None) -> NoReturn:
 
 def run(words: list[str]) -> int:
     command, rest = split(words)
-    if command in LATER:
-        console.say(f"stagescope: {command} is not in this version. To read the word, use `stagescope -- {command}`.")
-        return 2
     if command is None:
         return plain.app(parsers.app_parser().parse_args(rest))
     if command == "session":
@@ -42,6 +39,8 @@ def run(words: list[str]) -> int:
         return compare.compare(compare.arguments(rest))
     if command == "tour":
         return tour.tour(tour.arguments(rest))
+    if command == "generate":
+        return generate.generate(generate.arguments(rest))
     if command == "sweep":
         return sweep.sweep(parsers.sweep_arguments(rest))
     if command in STAGE_COMMANDS:
@@ -56,6 +55,6 @@ def split(words: list[str]) -> tuple[str | None, list[str]]:
     index = 0
     while index < len(words) and words[index].startswith("-") and words[index] not in ("-", "--"):
         index += 2 if words[index] in VALUE_OPTIONS else 1
-    if index < len(words) and words[index] in (*COMMANDS, *LATER):
+    if index < len(words) and words[index] in COMMANDS:
         return words[index], words[:index] + words[index + 1 :]
     return None, words

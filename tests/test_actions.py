@@ -25,12 +25,13 @@ from stagescope.screens.similarity import SimilarityScreen
 from stagescope.screens.stages import StagesScreen
 from stagescope.screens.sweep import SweepScreen
 from stagescope.screens.tour import Tour
+from stagescope.screens.write import WriteScreen
 
 PLACES = {
     "explore": Explore, "prompt": Explore, "schedule": Explore, "sweep": SweepScreen, "help": Help, "models": Models,
     "ask": Ask, "confirm": Confirm, "app": StageApp, "lens": LensScreen, "attention": AttentionScreen,
     "neurons": NeuronsScreen, "stages": StagesScreen, "attribution": AttributionScreen, "heads": HeadsScreen,
-    "probe": ProbeScreen, "similarity": SimilarityScreen, "compare": CompareScreen,
+    "probe": ProbeScreen, "similarity": SimilarityScreen, "compare": CompareScreen, "write": WriteScreen,
     "player": Player, "tour": Tour,
 }  # fmt: skip
 WHOLE = ["explore", "player", *actions.BESIDE]  # screens with a help of their own

@@ -217,6 +217,7 @@ CALLS = {
     "similarity": (lambda m, file: m.similarity(PROMPT, OTHER), ss.Similarity),
     "probe": (lambda m, file: m.probe(file, tokens=JOINED, most=80), ss.Probe),
     "compare": (lambda m, file: m.compare(ss.Read(PROMPT), ss.Read(PROMPT, "drop 2")), ss.Comparison),
+    "generate": (lambda m, file: m.generate(PROMPT, "drop 2", tokens=5), ss.Generation),
     "ask": (lambda m, file: m.ask(ss.FindToken("fi")), ss.Answer),
 }
 
@@ -636,7 +637,7 @@ def test_tokens_cannot_either(monkeypatch) -> None:
         *(edit, ss.TakeSweep((HOSTILE,)), ss.TakeSweep((HOSTILE,), ("trace",)), ss.TakeEvidence(texts)),
         *(ss.TakeLens(HOSTILE), ss.ShowNeurons(prompt=HOSTILE), ss.TakeCensus(), ss.MapStages(texts), ss.FindHeads()),
         *(ss.ShowPattern(HOSTILE, 2, 1), ss.TakeAttribution(HOSTILE, "drop 3"), ss.TakeSimilarity(texts)),
-        *(ss.TakeProbe(), ss.TakeComparison(ss.Read(HOSTILE), edit)),
+        *(ss.TakeProbe(), ss.TakeComparison(ss.Read(HOSTILE), edit), ss.Generate(HOSTILE, ("drop 3",))),
     )
     for answer in asyncio.run(asked(*requests)):
         assert_harmless(answer)
@@ -808,6 +809,7 @@ REQUESTS = [
     *(ss.TakeLens(PROMPT, position=3, tokens=(1, 2)), ss.ShowNeurons(3), ss.MapStages(ss.Texts(file="x"))),
     *(ss.FindHeads(pieces=2), ss.ShowPattern(PROMPT, 1, 2), ss.TakeAttribution(PROMPT), ss.TakeSimilarity()),
     *(ss.TakeProbe(suffix="ed"), ss.TakeComparison(ss.Read(PROMPT), ss.Read(PROMPT, "drop 2"))),
+    *(ss.Generate(HOSTILE, ("drop 2", "swap 3 4"), 9, 0.5, 3, 0.9, 1), ss.Generate(PROMPT)),
 ]
 
 

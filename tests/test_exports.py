@@ -24,11 +24,13 @@ import stagescope as ss
 from stagescope import cli
 from stagescope.answers import Answer, as_json, as_numbers, collected
 from stagescope.commands import compare as compare_command
+from stagescope.commands import generate as generate_command
 from stagescope.commands import parsers
 from stagescope.engine import fake
 from stagescope.engine.protocol import (
     FindHeads,
     FindToken,
+    Generate,
     Load,
     MapStages,
     Progress,
@@ -83,6 +85,7 @@ def every_kind(prompt: str):
         *(TakeEvidence(texts), TakeLens(prompt), ShowNeurons(prompt=prompt), ShowNeurons(), TakeCensus(), MapStages(texts)),
         *(FindHeads(), ShowPattern(prompt, 2, 1), TakeAttribution(prompt, "drop 3"), TakeSimilarity(texts), TakeProbe()),
         *(TakeComparison(Read(prompt), Read(prompt, "drop 3")), FindToken(" the")),
+        *(Generate(prompt, ("drop 3",), temperature=0.7, top_k=5, seed=2), Generate(prompt, ("drop 3", "swap 1 2"), 4), Generate(prompt)),
     )
 
 
@@ -276,6 +279,8 @@ def parsed(words: list[str]):
     command, rest = cli.split(words)
     if command == "compare":
         return compare_command.arguments(rest)
+    if command == "generate":
+        return generate_command.arguments(rest)
     if command == "sweep":
         return parsers.sweep_arguments(rest)
     kind = parsers.stage_arguments if command in cli.STAGE_COMMANDS else parsers.cause_arguments
@@ -288,13 +293,16 @@ def test_the_command_line_asks_for_the_same_through_a_shell():
     for answer in ask(*asked[:-1], name="a 'b"):
         line = again.command(answer)
         if not line:
-            assert isinstance(answer.request, FindToken) or answer.request.schedules
+            assert isinstance(answer.request, FindToken | TakeSweep)
             continue
         echoed = subprocess.run(["bash", "-c", f"printf '%s\\0' {line}"], capture_output=True, check=True)
         args, request = parsed(echoed.stdout.decode().split("\0")[1:-1]), answer.request
         if isinstance(request, TakeComparison):
             assert (args.with_edit, args.with_prompt, args.with_model) == ("drop 3", None, None)
             request = request.a
+        if isinstance(request, Generate):
+            given = (tuple(args.edit), args.tokens, args.temperature, args.top_k, args.top_p, args.seed)
+            assert Generate(args.prompt, *given) == request
         prompts = getattr(args, "prompts", None) or [getattr(args, "prompt", None)]
         texts = getattr(request, "texts", request)
         assert tuple(prompts) == getattr(texts, "prompts", (getattr(texts, "prompt", None) or None,))

@@ -47,7 +47,7 @@ def answers(model) -> list[Answer]:
             *(ss.TakeSweep((PROMPT, HOSTILE)), ss.TakeSweep((PROMPT,), ("trace",)), ss.TakeLens(PROMPT, tokens=(5, 7))),
             *(ss.TakeEvidence(texts), ss.TakeCensus(), ss.ShowNeurons(prompt=PROMPT), ss.TakeSimilarity(texts)),
             *(ss.ShowPattern(PROMPT, 1, 2), ss.TakeAttribution(PROMPT, "drop 1")),
-            ss.TakeComparison(ss.Read(PROMPT), ss.Read(PROMPT, "attn-off 1 @2")),
+            *(ss.TakeComparison(ss.Read(PROMPT), ss.Read(PROMPT, "attn-off 1 @2")), ss.Generate(PROMPT, ("drop 2",), 6)),
         )
     ]
 

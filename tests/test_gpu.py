@@ -20,6 +20,7 @@ from stagescope.engine.protocol import (
     OF_DEPTHS,
     OF_LAYERS,
     Evidence,
+    Generate,
     LensCurves,
     Load,
     Neurons,
@@ -195,6 +196,23 @@ def test_two_readings_side_by_side_agree_with_the_cpu(engines) -> None:
     assert ours.pairs == theirs.pairs
     for name in ("kl_nats", "resid_rel", "resid_cos", "effect_kl_nats", "effect_entropy_bits"):
         near(getattr(ours, name), getattr(theirs, name), name)
+
+
+def test_greedy_texts_and_their_numbers_agree_with_the_cpu(engines) -> None:
+    """As far as they are the same words: a near tie may be decided otherwise."""
+    schedules = ("drop 2", "repeat 3 x2", "parallel 1-3", "attn-off 1 @-1")
+    ours, theirs = both(engines, Generate(tiny_models.TEXT[0], schedules, 12))
+    for text in range(len(ours.schedules)):
+        apart = np.flatnonzero(ours.ids[text] != theirs.ids[text])
+        alike = slice(0, apart[0] + 1 if len(apart) else None)
+        assert alike.stop != 1
+        for name in ("entropy_bits", "base_entropy_bits", "kl_nats"):
+            near(getattr(ours, name)[text, alike], getattr(theirs, name)[text, alike], name)
+
+
+def test_a_seed_draws_the_same_on_either_device(engines) -> None:
+    ours, theirs = both(engines, Generate(tiny_models.TEXT[0], (), 3, temperature=1.0, seed=5))
+    assert ours.ids.tolist() == theirs.ids.tolist()
 
 
 def test_one_model_on_two_devices_is_compared_and_is_one(engines) -> None:

@@ -8,11 +8,11 @@ from test_explore import HARMFUL, drawn, until, unwrapped
 from watched import EVENTS, HOSTILE, PROMPT, read, session
 
 from stagescope.engine.fake import FakeEngine
-from stagescope.engine.protocol import Failure, Load, Read
+from stagescope.engine.protocol import Failure, Generate, Load, Read
 from stagescope.screens.help import Help
 from stagescope.screens.neurons import NeuronsScreen
 from stagescope.screens.sweep import SweepScreen
-from stagescope.sessions import files, words
+from stagescope.sessions import files, short, words
 from stagescope.sessions.events import plain
 from stagescope.watch import WatchApp
 
@@ -205,3 +205,23 @@ async def test_a_key_that_edits_says_why_it_does_not(home):
             await pilot.press(key)
             await until(pilot, lambda: "a session that is watched is not edited" in drawn(pilot.app))
             player._unsay()
+
+
+async def test_texts_are_written_again_as_they_were_drawn_then(home):
+    asked = [Generate(PROMPT, ("drop 3",), 6), Generate(PROMPT, ("drop 3",), 6, 0.8, 5, seed=3)]
+    replies = [reply async for reply in FakeEngine(12).ask(Load())]
+    engine = FakeEngine()
+    engine.info, _ = replies[-1], engine.loaded.set()
+    events = [*EVENTS[:3], {"event": "screen", "screen": "write"}]
+    for request in asked:
+        *_, found = [reply async for reply in engine.ask(request)]
+        events.append({"event": "answer", "request": plain(request), "kind": "Generation", "numbers": short.of_replies([found])})
+    async with watching(session(home, events), size=(120, 40)) as (player, pilot, _):
+        await press(pilot, *["full_stop"] * 4)
+        assert pilot.app.screen.PLACE == "write" and pilot.app.screen.request == asked[0]
+        await press(pilot, "full_stop")
+        assert "as recorded" in drawn(pilot.app)
+        await press(pilot, "full_stop")
+        assert pilot.app.screen.request == asked[1] and "as recorded" in drawn(pilot.app) and "seed 3" in drawn(pilot.app)
+        await press(pilot, "comma")
+        assert pilot.app.screen.request == asked[0]

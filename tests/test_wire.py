@@ -60,6 +60,9 @@ for name in ("NeuronRow", "Signal", "Stage", "ProbeScore"):
 FIELDS["Read"] = st.deferred(lambda: messages(Read))
 FIELDS["Reading"] = st.deferred(lambda: bare(Reading))  # of a Comparison, where they have no baseline
 FIELDS["tuple[tuple[int, int], ...]"] = st.lists(st.tuples(integers, integers), max_size=2).map(tuple)
+FIELDS["Generate"] = st.deferred(lambda: messages(protocol.Generate))
+FIELDS["float"] = FIELDS.get("float", st.floats())
+FIELDS["float | None"] = st.none() | st.floats()
 FIELDS["ModelInfo"] = st.deferred(lambda: messages(ModelInfo))
 FIELDS["tuple[SweepRow, ...]"] = st.deferred(lambda: st.lists(messages(protocol.SweepRow), max_size=2).map(tuple))
 

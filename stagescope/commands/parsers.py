@@ -6,7 +6,6 @@ import argparse
 
 from stagescope import __version__
 
-LATER = ("generate",)  # words kept for commands to come
 STAGE_COMMANDS = ("stages", "attention", "norms", "lens", "neurons", "paper")
 CAUSE_COMMANDS = ("attribution", "heads", "probe", "similarity")
 DEFAULT_MODEL = "smollm2-135m"  # as protocol.DEFAULT_MODEL, which would import numpy
@@ -23,6 +22,7 @@ COMMANDS = {
     "probe": "do single neurons tell that the next token ends in -ing, or any suffix",
     "similarity": "how alike the layers are: block influence, angular distance, CKA",
     "compare": "two readings side by side: two schedules, two prompts, two models of one tokenizer",
+    "generate": "what the model goes on to write, edited or not, token by token",
     "paper": "the paper's Figures 3 to 10 of a model, as one HTML file",
     "tour": "the four stages on the default model, step by step, in the app",
     "session": "what the app recorded: list, show, replay, watch, export",
@@ -35,6 +35,7 @@ VALUE_OPTIONS = (
     *("--model", "-m", "--device", "--dtype", "--threads", "--memory", "--bos", "--edit", "--position", "--lens"),
     *("--top", "--corpus", "--kind", "--schedules", "--track", "--tokens", "--window", "--svg", "--layer", "--follow", "--out", "-k"),
     *("--head", "--pieces", "--suffix", "--token", "--contexts", "--with-edit", "--with-prompt", "--with-model", "--session"),
+    *("--temperature", "--top-k", "--top-p", "--seed", "--generate"),
 )
 
 
@@ -120,6 +121,7 @@ def sweep_parser() -> argparse.ArgumentParser:
     parser.add_argument("--track", metavar="TEXT", help="the token to follow (default: the baseline's top token)")
     parser.add_argument("--tokens", type=_positive, metavar="N", help="of a corpus: stop when N were scored")
     parser.add_argument("--window", type=_positive, metavar="N", help="of a corpus: cut documents at N tokens (512)")
+    parser.add_argument("--generate", type=_positive, metavar="N", help="of prompts: continue each schedule for N tokens too")
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="JSON on stdout")
     form.add_argument("--csv", action="store_true", help="comma-separated values on stdout, one line a schedule")
@@ -292,6 +294,8 @@ def _contradiction(args: argparse.Namespace) -> str | None:
         "--track follows a token of a PROMPT, not of a corpus": args.track is not None and corpus,
         "--track names no token": args.track == "",
         "a window holds a prefix token and two more: give 3 or above": args.window is not None and args.window < 3,
+        "--generate continues a PROMPT, not a corpus": args.generate is not None and corpus,
+        "--generate goes with the table or --json, not with --csv": args.generate is not None and args.csv,
         "--plot goes with the table, not with --json or --csv": args.plot and (args.json or args.csv),
     }
     return next((mistake for mistake, holds in wrong.items() if holds), None)

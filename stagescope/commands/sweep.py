@@ -15,7 +15,7 @@ from stagescope.console import fail, last, print_json, print_lines, print_text, 
 if TYPE_CHECKING:
     from rich.text import Text
 
-    from stagescope.engine.protocol import CorpusSweep, ModelInfo, Reply, Sweep, SweepCorpus, TakeSweep
+    from stagescope.engine.protocol import CorpusSweep, Generate, Generation, ModelInfo, Reply, Sweep, SweepCorpus, TakeSweep
 
 
 def sweep(args: argparse.Namespace) -> int:
@@ -30,6 +30,8 @@ def sweep(args: argparse.Namespace) -> int:
         return fail(error.failure)
     engine, schedules = LocalEngine(), ()
     layer = getattr(args, "layer", None)  # of heads and neurons
+    swept: list[Sweep] | CorpusSweep | None = None
+    written: list[Generation] = []  # one a prompt, where --generate asks for it
 
     def request() -> TakeSweep | SweepCorpus:
         if args.corpus is not None:
@@ -37,8 +39,8 @@ def sweep(args: argparse.Namespace) -> int:
         tracked = None if args.track is None else next(engine.answer(FindToken(args.track))).id
         return TakeSweep(prompts, args.kind, schedules, args.position, tracked, layer)
 
-    def work() -> Iterator[Reply | list[Sweep]]:
-        nonlocal schedules
+    def work() -> Iterator[Reply]:
+        nonlocal schedules, swept
         for reply in engine.answer(load_request(args)):
             yield reply
             if not isinstance(reply, ModelInfo) or reply.loaded:
@@ -46,23 +48,42 @@ def sweep(args: argparse.Namespace) -> int:
             schedules = _schedules(args.schedules, lines, reply)  # a mistake in them costs no loading
             if args.track is None or engine.tokenizer is not None:
                 recalled = engine.cached_sweeps if args.corpus is None else engine.cached_corpus
-                if found := recalled(request()):
-                    yield found
-                    return
+                if swept := recalled(request()):
+                    known = [engine.known(asked) for asked in _continued(swept, args.generate)]
+                    if all(known):
+                        written.extend(known)
+                        return
         asked_for = [(prompt, kind) for prompt in prompts for kind in (("schedules",) if schedules else args.kind)]
         latest: dict[tuple[str, str], Sweep | None] = dict.fromkeys(asked_for)  # what is cached or short comes sooner
         for reply in engine.answer(request()):
             if isinstance(reply, Sweep):
                 latest[reply.prompt, reply.kind] = reply
-            yield [sweep for sweep in latest.values() if sweep] if isinstance(reply, Sweep) else reply
+            yield reply
+        swept = [sweep for sweep in latest.values() if sweep] if latest else reply
+        for asked in _continued(swept, args.generate):
+            for reply in engine.answer(asked):
+                yield reply
+            written.append(reply)
 
     try:
-        result, failure = last(work, args.quiet)
+        _, failure = last(work, args.quiet)
     except KeyboardInterrupt:
         if args.corpus is not None and args.cache:
             say("stagescope: interrupted. The same command goes on from here.")
         raise
-    return fail(failure) if failure else _show_sweep(args, result)
+    return fail(failure) if failure else _show_sweep(args, swept, written)
+
+
+def _continued(swept: list[Sweep] | CorpusSweep, n_tokens: int | None) -> list[Generate]:
+    """Of each prompt, all schedules that were swept over it."""
+    from stagescope.engine.protocol import Generate
+
+    if n_tokens is None:
+        return []
+    schedules: dict[str, dict[str, None]] = {}
+    for sweep in swept:
+        schedules.setdefault(sweep.prompt, {}).update(dict.fromkeys(row.schedule for row in sweep.rows))
+    return [Generate(prompt, tuple(of), n_tokens) for prompt, of in schedules.items()]
 
 
 def _schedule_lines(file: str | None) -> list[str]:
@@ -92,7 +113,8 @@ def _schedules(file: str | None, lines: list[str], info: ModelInfo) -> tuple[str
         raise EngineError(failure.kind, f"{shown_name(file)}: {failure.message}", failure.hint) from error
 
 
-def _show_sweep(args: argparse.Namespace, result: list[Sweep] | CorpusSweep) -> int:
+def _show_sweep(args: argparse.Namespace, result: list[Sweep] | CorpusSweep, written: list[Generation]) -> int:
+    from stagescope.reports import generation as generation_report
     from stagescope.reports import sweep as sweep_report
     from stagescope.reports import sweep_table
     from stagescope.reports.reading import left_out
@@ -103,11 +125,14 @@ def _show_sweep(args: argparse.Namespace, result: list[Sweep] | CorpusSweep) -> 
         say(f"stagescope: {printable(sentence)}")
     if args.json:
         write = sweep_report.sweep_json if isinstance(result, list) else sweep_report.corpus_json
-        print_json(write(result))
+        texts = {"generations": [generation_report.generation_json(one) for one in written]} if written else {}
+        print_json(write(result) | texts)
     elif args.csv:
         print_text("".join(f"{line}\n" for line in sweep_report.csv_lines(result)))
     else:
         print_lines(*([_curves(result, args.ascii)] if args.plot else []), *sweep_table.sweep_text(result, width()))
+        for one in written:
+            print_lines("", *generation_report.head(one)[1:], generation_report.continuations(one, width()))
     if args.svg is None:
         return 0
     from stagescope.drawings import sweeps as figures

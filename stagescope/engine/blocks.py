@@ -10,12 +10,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from stagescope.engine.messages import EngineError
+
+if TYPE_CHECKING:
+    from stagescope.engine.keys_values import Past, Rows
 
 MEMORY = 2 * 2**30  # bytes: what Network.memory is when nobody says
 
@@ -80,6 +83,12 @@ class Start:
     ids: Tensor  # [B, T]
     x: Tensor  # [B, T, D] the embedding, position and scaling included
     calls: list[tuple[tuple, dict]]  # per layer, of one row: they broadcast over any number
+    past: Past | None = None  # the positions before ids, where keys and values are kept; it stands in calls for the cache
+
+    @property
+    def first(self) -> int:
+        """The position of the first id."""
+        return self.past.length if self.past else 0
 
 
 @dataclass
@@ -159,19 +168,20 @@ def _inner(net: Network, layer: int):
 
 
 @torch.inference_mode()
-def start(net: Network, ids: Tensor) -> Start:
+def start(net: Network, ids: Tensor, past: Past | None = None) -> Start:
     """Embed ids [B, T] and capture every layer's arguments, for any number of rows.
 
     Prompts of different lengths are padded on the right: under a causal mask what follows changes nothing, so that
-    the arguments are those of one row of full length.
+    the arguments are those of one row of full length. past: the ids follow these positions, whose keys and values each
+    block call is given.
     """
-    x, calls = _identity_forward(net, ids)
+    x, calls = _identity_forward(net, ids, past)
     if len(ids) > 1:
-        _, calls = _identity_forward(net, ids[:1])
-    return Start(ids, x, calls)
+        _, calls = _identity_forward(net, ids[:1], past)
+    return Start(ids, x, calls, past)
 
 
-def _identity_forward(net: Network, ids: Tensor) -> tuple[Tensor, list[tuple[tuple, dict]]]:
+def _identity_forward(net: Network, ids: Tensor, past: Past | None) -> tuple[Tensor, list[tuple[tuple, dict]]]:
     """The embedding, and what each block was called with beside it in a forward in which all blocks are the identity."""
     calls: list[tuple[tuple, dict]] = []
     streams: list[Tensor] = []
@@ -192,7 +202,10 @@ def _identity_forward(net: Network, ids: Tensor) -> tuple[Tensor, list[tuple[tup
     try:
         for module in inner:
             module.forward = lambda hidden_states, *_, **__: hidden_states
-        net.bridge(ids.to(net.device), use_cache=False)
+        if past is None:
+            net.bridge(ids.to(net.device), use_cache=False)
+        else:  # the bridge's own forward would not let the cache through
+            net.bridge.original_model(ids.to(net.device), past_key_values=past, use_cache=True)
     except _Reached:
         pass
     finally:
@@ -219,13 +232,18 @@ def block(
     fill_mlp: Tensor | None = None,
     heads_off: Sequence[PartsOff] = (),
     neurons_off: Sequence[PartsOff] = (),
+    kept: Rows | None = None,
 ) -> Passed:
     """Run block `layer` on rows x [B, T, D].
 
     keep_*: bool [B, T, 1], False where the sublayer's contribution is replaced by fill_* (zero when None).
     *_off: heads and neurons replaced, a later one winning. Raises EngineError where the layer has none to replace.
+    kept: the rows' keys and values, where `begun` follows a past.
     """
     args, kwargs = begun.calls[layer]
+    if kept is not None:
+        args = tuple(kept if value is begun.past else value for value in args)
+        kwargs = {name: kept if value is begun.past else value for name, value in kwargs.items()}
     off = {name: parts for name, parts in (("heads", heads_off), ("neurons", neurons_off)) if parts}
     tap = Tap(off, {"attn": keep_attn, "mlp": keep_mlp}, {"attn": fill_attn, "mlp": fill_mlp})
     net.tap = tap
@@ -236,6 +254,8 @@ def block(
     if tap.off:  # no hook came by
         reason = f"layer {layer} of this model has no {' and no '.join(tap.off)} that could be switched off"
         raise EngineError("error", f"{reason}.", "Switch off whole layers: drop, attn-off, mlp-off.")
+    if kept is not None and not kept.used:
+        raise EngineError("error", f"the attention of layer {layer} keeps no keys and values: this model cannot be continued.")
     if len(tap.seen) != 2:
         raise ValueError(f"block {layer} has no {' and no '.join({'attn', 'mlp'} - tap.seen.keys())} of its own")
     return Passed(output[0] if isinstance(output, tuple) else output, tap.seen["attn"], tap.seen["mlp"])

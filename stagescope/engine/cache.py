@@ -30,6 +30,7 @@ from stagescope.engine.protocol import (
     Census,
     Comparison,
     Evidence,
+    Generation,
     HeadPattern,
     HeadScores,
     LensCurves,
@@ -45,6 +46,7 @@ LIMIT_BYTES = 512 * 2**20
 MEANING = 2  # raised when an answer comes to mean something else, or has other shapes, within one version
 Findings = (
     Evidence | LensCurves | Neurons | StageMap | HeadScores | HeadPattern | Attribution | Similarity | Probe | Comparison
+    | Generation
 )
 Entry = Reading | Census | Sweep | Findings
 log = logging.getLogger(__name__)

@@ -1,4 +1,4 @@
-"""How the local engine answers what is asked of heads, probes, causes and comparisons. What can be is answered from the cache, before the
+"""How the local engine answers what is asked of heads, probes, causes, comparisons and continuations. What can be is answered from the cache, before the
 weights are loaded."""
 
 from __future__ import annotations
@@ -6,11 +6,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from stagescope.engine import attribution, comparison, pattern, probe, similarity, subjoiners
+from stagescope.engine import attribution, comparison, generation, pattern, probe, similarity, subjoiners
 from stagescope.engine.plan import uses_means
 from stagescope.engine.protocol import (
     Census,
     FindHeads,
+    Generate,
     Progress,
     Reply,
     ShowPattern,
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
 _OF_TEXTS = {FindHeads: subjoiners, TakeSimilarity: similarity, TakeProbe: probe}
 _OF_PROMPT = {ShowPattern: pattern, TakeAttribution: attribution}
-_OF_TWO = {TakeComparison: comparison}
+_OF_SEVERAL = {TakeComparison: comparison, Generate: generation}  # plans of one request
 
 
 def known(engine: LocalEngine, request: OfCauses) -> Reply | None:
@@ -35,7 +36,7 @@ def known(engine: LocalEngine, request: OfCauses) -> Reply | None:
     if not engine.certain or not engine.request.cache:
         return None
     asked = (request, engine.info, engine.request, engine.tokenizer)
-    return (_OF_TEXTS | _OF_PROMPT | _OF_TWO)[type(request)].recalled(*asked)
+    return (_OF_TEXTS | _OF_PROMPT | _OF_SEVERAL)[type(request)].recalled(*asked)
 
 
 def answer(engine: LocalEngine, request: OfCauses) -> Iterator[Reply]:
@@ -43,7 +44,7 @@ def answer(engine: LocalEngine, request: OfCauses) -> Iterator[Reply]:
         yield found
         return
     engine.need_weights()
-    answers = {**dict.fromkeys(_OF_TEXTS, _of_texts), **dict.fromkeys(_OF_PROMPT, _of_prompt), TakeComparison: _of_two}
+    answers = {**dict.fromkeys(_OF_TEXTS, _of_texts), **dict.fromkeys(_OF_PROMPT, _of_prompt), TakeComparison: _of_two, Generate: _continued}
     yield from answers[type(request)](engine, request)
 
 
@@ -81,3 +82,10 @@ def _of_two(engine: LocalEngine, request: TakeComparison) -> Iterator[Progress |
     if any(uses_means(asked.plan) for asked in sides):
         yield from engine.measure_averages()
     yield comparison.take(engine, request)
+
+
+def _continued(engine: LocalEngine, request: Generate) -> Iterator[Reply]:
+    asked = generation.settle(request, engine.request, engine.info, engine.tokenizer)
+    if any(map(uses_means, asked.plans)):
+        yield from engine.measure_averages()
+    yield from generation.take(engine, asked)

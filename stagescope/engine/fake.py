@@ -14,7 +14,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from stagescope.engine import comparison, fake_causes, fake_findings, pool
+from stagescope.engine import comparison, fake_causes, fake_findings, fake_texts, pool
 from stagescope.engine.kinds import OF_CENSUS, OF_PARTS, entries, listed
 from stagescope.engine.protocol import (
     DEFAULT_PROMPT,
@@ -24,6 +24,7 @@ from stagescope.engine.protocol import (
     Failure,
     FindHeads,
     FindToken,
+    Generate,
     Load,
     MapStages,
     ModelInfo,
@@ -94,6 +95,8 @@ class FakeEngine:
                 replies = self._find(request)
             case TakeEvidence() | TakeLens() | ShowNeurons() | MapStages():
                 replies = self._finding(request)
+            case Generate():
+                replies = self._continued(request)
             case _:
                 replies = self._cause(request)
         if not isinstance(request, Load | TakeCensus | FindToken):
@@ -222,6 +225,15 @@ class FakeEngine:
                     yield error.failure
                 except ScheduleError as error:
                     yield Failure("usage", f"schedule: {error.reason}")
+
+    def _continued(self, request: Generate):
+        words = [(_id(word), word) for word in WORDS]
+        try:
+            for found in fake_texts.generations(self.info, request, self.tokenize(request.prompt), words):
+                yield Progress("writing", found.length(0) / request.tokens, 3.0)
+                yield found
+        except ScheduleError as error:
+            yield Failure("usage", f"schedule: {error.reason}")
 
     def _comparison(self, request: TakeComparison) -> Comparison:
         """KL and distances of no meaning, 0 where both sides are one. Raises EngineError, ScheduleError."""

@@ -28,6 +28,7 @@ from stagescope.engine.protocol import (
     EngineError,
     FindHeads,
     FindToken,
+    Generate,
     Load,
     MapStages,
     ModelInfo,
@@ -60,7 +61,7 @@ if TYPE_CHECKING:
     from stagescope.engine.reading import Prompt
 
 OfStages = TakeEvidence | TakeLens | ShowNeurons | MapStages
-OfCauses = FindHeads | ShowPattern | TakeAttribution | TakeSimilarity | TakeProbe | TakeComparison
+OfCauses = FindHeads | ShowPattern | TakeAttribution | TakeSimilarity | TakeProbe | TakeComparison | Generate
 PATIENCE = 1.0  # seconds of a reading after which its progress is told
 Shared = TypeVar("Shared")
 KEPT_BYTES = 512 * 2**20  # residual streams kept for the prompt at hand, so that a toggle starts at its first change

@@ -4,7 +4,7 @@ Plain frozen dataclasses of numpy arrays and plain values: no tensor leaves the 
 Reading, the command line prints one, an export stores one. Three engines speak this protocol: in this process
 (engine/local.py), a child process (engine/client.py) and a seeded fake (engine/fake.py). Everything they say is found
 here; what is said of the stages stands in stage_messages.py, of heads, probes and causes in
-cause_messages.py, of two readings side by side in compare_messages.py.
+cause_messages.py, of two readings side by side in compare_messages.py, of continuations in generate_messages.py.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from stagescope.engine.cause_messages import (
     TakeSimilarity,
 )
 from stagescope.engine.compare_messages import Comparison, TakeComparison
+from stagescope.engine.generate_messages import Generate, Generation
 from stagescope.engine.messages import (
     EXIT_CODES,
     LENSES,
@@ -63,8 +64,8 @@ from stagescope.engine.told import Told
 __all__ = [
     "DEFAULT_MODEL", "DEFAULT_PROMPT", "EXIT_CODES", "HIGH_KURTOSIS", "LENSES", "MEASURES", "MOST_PROMPTS", "OFFSETS",
     "OF_DEPTHS", "OF_LAYERS", "PARTITION_VARIANCE", "PARTS", "PIECES", "Attribution", "Census", "Comparison",
-    "CorpusSweep", "Engine", "EngineError", "Evidence", "Failure", "FindHeads", "FindToken", "HeadPattern",
-    "HeadScores", "LensCurves", "Load", "MapStages", "ModelInfo", "NeuronRow", "Neurons", "Probe", "ProbeScore",
+    "CorpusSweep", "Engine", "EngineError", "Evidence", "Failure", "FindHeads", "FindToken", "Generate",
+    "Generation", "HeadPattern", "HeadScores", "LensCurves", "Load", "MapStages", "ModelInfo", "NeuronRow", "Neurons", "Probe", "ProbeScore",
     "Progress", "Read", "Reading", "Reply", "Request", "ShowNeurons", "ShowPattern", "Signal", "Similarity", "Stage",
     "StageMap", "Sweep", "SweepCorpus", "SweepRow", "TakeAttribution", "TakeCensus", "TakeComparison", "TakeEvidence",
     "TakeLens", "TakeProbe", "TakeSimilarity", "TakeSweep", "Texts", "mean_positions",
@@ -150,6 +151,7 @@ class SweepCorpus:
 Request = (
     Load | Read | TakeCensus | FindToken | TakeSweep | SweepCorpus | TakeEvidence | TakeLens | ShowNeurons | MapStages
     | FindHeads | ShowPattern | TakeAttribution | TakeSimilarity | TakeProbe | TakeComparison
+    | Generate
 )  # fmt: skip
 
 
@@ -320,6 +322,7 @@ class CorpusSweep(Told):
 Reply = (
     Progress | Failure | ModelInfo | Reading | Census | Token | Sweep | CorpusSweep | Evidence | LensCurves | Neurons
     | StageMap | HeadScores | HeadPattern | Attribution | Similarity | Probe | Comparison
+    | Generation
 )  # fmt: skip
 
 

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from stagescope.engine import blocks
 from stagescope.engine.blocks import Network, PartsOff, Start
+from stagescope.engine.keys_values import Kept, Rows
 from stagescope.engine.memory import free_cached_memory, is_out_of_memory
 from stagescope.engine.norms import contribution_norm
 from stagescope.engine.schedule import Off, Place, Plan, Switch
@@ -42,6 +43,7 @@ class Node:
     mlp_norm: Tensor | None = None
     attn: Tensor | None = None  # [T, D] the contribution itself, where `steps` was asked for it
     mlp: Tensor | None = None
+    kept: Kept = field(default_factory=dict)  # keys and values of the positions so far, where the prompt is continued
     used: int = 0  # when a reading last went through it, for letting go of the oldest
 
 
@@ -141,13 +143,15 @@ def _pass(
     layers = _layers(rows[0].place)
     for member, layer in enumerate(layers):
         runs = [node.place[member] for node in rows]
-        keep_attn, fill_attn = _switches([run_.attn for run_ in runs], x, averages and averages.attn[layer])
-        keep_mlp, fill_mlp = _switches([run_.mlp for run_ in runs], x, averages and averages.mlp[layer])
-        heads_off = _parts_off([run_.heads for run_ in runs], x, averages and averages.heads[layer])
-        neurons_off = _parts_off([run_.neurons for run_ in runs], x, averages and averages.neurons[layer])
+        here = (x, begun.first)
+        keep_attn, fill_attn = _switches([run_.attn for run_ in runs], *here, averages and averages.attn[layer])
+        keep_mlp, fill_mlp = _switches([run_.mlp for run_ in runs], *here, averages and averages.mlp[layer])
+        heads_off = _parts_off([run_.heads for run_ in runs], *here, averages and averages.heads[layer])
+        neurons_off = _parts_off([run_.neurons for run_ in runs], *here, averages and averages.neurons[layer])
+        kept = None if begun.past is None else Rows([node.kept for node in rows], layer, begun.past)
         passed = blocks.block(
             net, begun, layer, x, keep_attn=keep_attn, keep_mlp=keep_mlp, fill_attn=fill_attn, fill_mlp=fill_mlp,
-            heads_off=heads_off, neurons_off=neurons_off,
+            heads_off=heads_off, neurons_off=neurons_off, kept=kept,
         )  # fmt: skip
         after, attn, mlp = after + passed.x, attn + passed.attn, mlp + passed.mlp
     if len(layers) > 1:
@@ -164,11 +168,12 @@ def _pass(
 
 
 def _switches(
-    switches: list[tuple[Switch, ...]], x: Tensor, means: Tensor | None
+    switches: list[tuple[Switch, ...]], x: Tensor, first: int, means: Tensor | None
 ) -> tuple[Tensor | None, Tensor | None]:
     """Masks for one sublayer of a batch x [B, T, D]: keep [B, T, 1] and fill [B, T, D], None where nothing is off.
 
-    means [2, D]: the sublayer's mean contribution at position 0 (the attention sink, apart) and at all others.
+    first: the position of x[:, 0]. means [2, D]: the sublayer's mean contribution at position 0 (the attention sink,
+    apart) and at all others.
     """
     if not any(switches):
         return None, None
@@ -176,29 +181,41 @@ def _switches(
     fill = None
     for row, row_switches in enumerate(switches):
         for switch in row_switches:
-            where = slice(None) if switch.positions is None else list(switch.positions)
+            where = _here(switch, x, first)
             keep[row, where] = False
             if switch.kind == "mean":
                 fill = torch.zeros_like(x) if fill is None else fill
-                fill[row, where] = _mean_rows(means, x.shape[1]).to(x)[where]
+                fill[row, where] = _mean_rows(means, x, first).to(x)[where]
     return keep, fill
 
 
-def _parts_off(offs: list[tuple[Off, ...]], x: Tensor, means: Tensor | None) -> list[PartsOff]:
-    """What is replaced of the heads or neurons of a batch x [B, T, D]. means [2, width]: as in _switches."""
+def _parts_off(offs: list[tuple[Off, ...]], x: Tensor, first: int, means: Tensor | None) -> list[PartsOff]:
+    """What is replaced of the heads or neurons of a batch x [B, T, D]. first, means [2, width]: as in _switches."""
     if not any(offs):
         return []
     uses_means = any(off.switch.kind == "mean" for row_offs in offs for off in row_offs)
-    mean = _mean_rows(means, x.shape[1]) if uses_means else None
-    return [
-        PartsOff(row, off.which, off.switch.positions, mean if off.switch.kind == "mean" else None)
-        for row, row_offs in enumerate(offs)
-        for off in row_offs
-    ]
+    mean = _mean_rows(means, x, first) if uses_means else None
+    found = []
+    for row, row_offs in enumerate(offs):
+        for off in row_offs:
+            where = _here(off.switch, x, first)
+            if where != []:
+                at = None if isinstance(where, slice) else where
+                found.append(PartsOff(row, off.which, at, mean if off.switch.kind == "mean" else None))
+    return found
 
 
-def _mean_rows(means: Tensor, n_tokens: int) -> Tensor:
-    return torch.cat([means[:1], means[1:].expand(n_tokens - 1, -1)])
+def _here(switch: Switch, x: Tensor, first: int) -> slice | list[int]:
+    """Which of the positions of x [B, T, D], the first of them `first`, a switch names."""
+    if switch.positions is None:
+        return slice(None)
+    return [position - first for position in switch.positions if first <= position < first + x.shape[1]]
+
+
+def _mean_rows(means: Tensor, x: Tensor, first: int) -> Tensor:
+    """[T, width] of the positions of x [B, T, D]."""
+    is_first = torch.arange(first, first + x.shape[1], device=means.device) == 0
+    return torch.where(is_first[:, None], means[:1], means[1:])
 
 
 def let_go(root: Node, keep: Sequence[Node], budget_bytes: int) -> None:

@@ -110,6 +110,15 @@ def resolve(
     return plan
 
 
+def anchored(schedule: Schedule, n_positions: int) -> Schedule:
+    """The same with positions of this prompt counted from its start, so that a longer one leaves them where they are."""
+    steps = (
+        step if step.positions is None else replace(step, positions=tuple(at % n_positions for at in step.positions))
+        for step in schedule.steps
+    )
+    return Schedule(tuple(steps))
+
+
 def toggle(schedule: Schedule, step: Step) -> Schedule:
     """What a key press does: the step taken back if the schedule holds it, else appended.
 

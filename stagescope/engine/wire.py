@@ -39,6 +39,7 @@ _TYPES = {
         protocol.TakeSimilarity,
         protocol.TakeProbe,
         protocol.TakeComparison,
+        protocol.Generate,
         protocol.Progress,
         protocol.Failure,
         protocol.ModelInfo,
@@ -61,6 +62,7 @@ _TYPES = {
         protocol.ProbeScore,
         protocol.Probe,
         protocol.Comparison,
+        protocol.Generation,
         Token,
     )
 }

@@ -11,6 +11,7 @@ from stagescope.answers import Answer
 from stagescope.engine.protocol import (
     Comparison,
     FindHeads,
+    Generate,
     LensCurves,
     Load,
     MapStages,
@@ -111,6 +112,10 @@ def _words(answer: Answer) -> tuple[list[str], list[str]] | None:
             second += ["--with-model", answer.last.b.model.name] if _is_of_two_models(answer) else []
             second += ["--position", str(answer.position)] if answer.position not in (-1, len(answer.last.a.tokens) - 1) else []
             return ["compare", *_options(a, schedule="--edit", lens="--lens"), *_glued(second)], [a.prompt]
+        case Generate():
+            names = {"tokens": "--tokens", "temperature": "--temperature", "top_k": "--top-k", "top_p": "--top-p", "seed": "--seed"}
+            edits = [word for schedule in request.schedules for word in _glued(["--edit", schedule])]
+            return ["generate", *edits, *_options(request, **names)], [request.prompt]
     return None
 
 

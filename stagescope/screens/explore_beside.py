@@ -7,7 +7,7 @@ from dataclasses import replace
 from functools import partial
 
 from stagescope.answers import Answer
-from stagescope.engine.protocol import EngineError, Read
+from stagescope.engine.protocol import EngineError, Generate, Read
 from stagescope.engine.schedule import ScheduleError, parse, resolve, toggle
 from stagescope.screens import compare_words, deck
 from stagescope.screens.asking import Asking, Chosen, Looked
@@ -23,6 +23,7 @@ from stagescope.screens.probe import ProbeScreen
 from stagescope.screens.similarity import SimilarityScreen
 from stagescope.screens.stages import StagesScreen
 from stagescope.screens.sweep import SweepScreen
+from stagescope.screens.write import WriteScreen
 from stagescope.text import fit
 
 EMPTY = "the prompt is empty: type one"
@@ -34,6 +35,7 @@ SHORT = 20  # ... in the header
 class ExploreBeside(Frame):
     """A quarter of the Explore screen: the methods the table of actions names for the other screens."""
 
+    sampling = Generate("")  # how the write screen was left
     side_a: Answer | None = None  # a reading kept for the compare screen
     told_alike: Read | None = None  # what C was pressed on in vain: again lets go of side A, or takes its place
 
@@ -74,6 +76,9 @@ class ExploreBeside(Frame):
 
     def action_similarity(self) -> None:
         self._open(SimilarityScreen)
+
+    def action_write(self) -> None:
+        self._open(partial(WriteScreen, sampling=self.sampling))
 
     def action_compare(self) -> None:
         """Keep this reading as side A; with one kept, open the two. On the same again: drop it."""
@@ -134,6 +139,8 @@ class ExploreBeside(Frame):
         """The schedule of a point, on its prompt, read where it was read there."""
         if isinstance(screen, CompareScreen):  # where the sides may have been exchanged
             self.side_a = screen.sides[0]
+        if isinstance(screen, WriteScreen):
+            self.sampling = screen.request
         if screen.dead:
             self.dead, self.failure = True, screen.failure
             self.draw_status()

@@ -41,6 +41,7 @@ FIRST = {
     "probe": "How well single neurons, few together, and the model itself tell what the next token ends in.",
     "similarity": "How alike the layers are: what each changes of the stream, and how near any two depths are.",
     "compare": "Two readings depth by depth: A was kept with C on the stack, B is what the stack shows.",
+    "write": "The prompt goes on, token by token: what the baseline writes, and beside it what the edit does.",
     "player": "A recorded session, an event at a time: what was looked at is measured again and held against it.",
 }
 SHOWN = {
@@ -151,6 +152,15 @@ SHOWN = {
         ("H rank p", "entropy of what the depth would say in bits; rank and p of the token that A follows, on both sides"),
         ("Δ", "B less A: of the entropy in bits, of the length of the residual stream"),
         ("two models", "without KL and distances: they need both at once, `stagescope compare --with-model` has both"),
+    ),
+    "write": (
+        ("p H", "probability of the token under the run that wrote it, and the entropy in bits that it was taken from"),
+        ("KL", "D_KL(baseline || edit) in nats at this step: left over the baseline's text, right over the edit's own"),
+        ("p base", "right: what the baseline gives the edit's token after the same words; left: what the edit gives the baseline's"),
+        ("bold", "tokens from where the two texts part"),
+        ("ended", "the model ended the text by itself"),
+        ("seed", "of a draw, one for both texts: they part where their distributions do, not by luck"),
+        ("@-1", "in a schedule: the last token of the prompt, whatever comes after it"),
     ),
     "player": (
         ("12 of 80", "events that are behind, the time of the last one, and what it was; notes stand in full"),

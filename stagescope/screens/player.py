@@ -13,7 +13,7 @@ from textual.content import Content
 
 from stagescope import actions
 from stagescope.answers import collected
-from stagescope.engine.protocol import EngineError, Load, ModelInfo, Read, Reply, Request
+from stagescope.engine.protocol import EngineError, Generate, Load, ModelInfo, Read, Reply, Request
 from stagescope.engine.schedule import ScheduleError, parse, resolve
 from stagescope.screens import player_words
 from stagescope.screens.asking import Asking, Chosen
@@ -98,6 +98,8 @@ class Player(Explore, inherit_bindings=False):
         self.note = ""
         self.done = min(max(done, 1), len(self.events))
         state = self.state_of(self.done)
+        later = (step.request for event, step in self.steps.items() if event >= self.done - 1)
+        self.sampling = next((request for request in later if isinstance(request, Generate)), self.sampling)
         self.restore(self._fitting(state))
         self._show_screen(state.screen)
         self.draw_status()
@@ -136,7 +138,9 @@ class Player(Explore, inherit_bindings=False):
 
     def _show_screen(self, place: str) -> None:
         """The screen beside the stack that was looked at; another one is left, and one that is of something else."""
-        top, what = self.app.screen, (self.load, self.prompt, str(self.schedule), self.at, self.tracked, self.deck)
+        sampling = replace(self.sampling, prompt="", schedules=())  # of the write screen
+        what = (self.load, self.prompt, str(self.schedule), self.at, self.tracked, self.deck, sampling)
+        top = self.app.screen
         if isinstance(top, Asking) and (top.PLACE, self.opened_for) != (place, what):
             self.app.pop_screen()
         elif top is not self:  # that one; or a question or the help, and then the next event shows it

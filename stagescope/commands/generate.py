@@ -1,0 +1,83 @@
+"""The command `generate`: what the baseline goes on to write, and what each schedule does."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator
+from functools import partial
+from typing import TYPE_CHECKING
+
+from stagescope.commands import parsers
+from stagescope.commands.arguments import load_request, prompt_of
+from stagescope.commands.asked import print_answer, warn
+from stagescope.console import fail, last, print_lines, width
+
+if TYPE_CHECKING:
+    from stagescope.engine.protocol import Generation, Reply
+
+
+def arguments(words: list[str]) -> argparse.Namespace:
+    """What contradicts itself is refused."""
+    parser = parsers.command_parser("generate")
+    parser.add_argument("prompt", metavar="PROMPT", help="text to continue; - reads it from standard input")
+    parser.add_argument("--edit", action="append", default=[], metavar="SCHEDULE", help="beside the baseline; may be repeated")
+    parser.add_argument("--tokens", type=int, default=40, metavar="N", help="at most so many (40); the model may end sooner")
+    sampling = parser.add_argument_group("sampling (without a temperature: greedy)")
+    sampling.add_argument("--temperature", type=float, default=0.0, metavar="T", help="divides the logits")
+    sampling.add_argument("--top-k", type=int, metavar="K", help="draw among the K likeliest tokens")
+    sampling.add_argument("--top-p", type=float, metavar="P", help="draw among the fewest tokens whose p add up to P")
+    sampling.add_argument("--seed", type=int, default=0, metavar="N", help="of the draw, one for all texts (0)")
+    return parser.parse_args(words)
+
+
+def generate(args: argparse.Namespace) -> int:
+    from stagescope.engine.local import LocalEngine
+    from stagescope.engine.protocol import Generate, Generation, ModelInfo, Progress
+    from stagescope.reports import generation as report
+
+    sampling = {"temperature": args.temperature, "top_k": args.top_k, "top_p": args.top_p, "seed": args.seed}
+    request = Generate(prompt_of(args.prompt), tuple(args.edit), args.tokens, **sampling)
+    engine = LocalEngine()
+    # Two texts side by side are printed as they come, where somebody waits for them.
+    shown = None if args.json or len(args.edit) > 1 or not sys.stdout.isatty() else _Rows(width())
+
+    def work() -> Iterator[Reply]:
+        for reply in engine.answer(load_request(args)):
+            yield reply
+            if isinstance(reply, ModelInfo) and not reply.loaded and engine.certain and (known := engine.known(request)):
+                yield known
+                return
+        for reply in engine.answer(request):
+            if shown and isinstance(reply, Generation):
+                shown.show(reply)
+            if not (shown and isinstance(reply, Progress) and shown.done):
+                yield reply
+
+    found, failure = last(work, args.quiet)
+    if failure:
+        return fail(failure)
+    warn(found.model.warnings)
+    if shown and shown.done:
+        print_lines(*report.whole_texts(found, shown.width))
+    else:
+        print_answer(args, partial(report.generation_json, found), partial(report.generation_text, found, width()))
+    return 0
+
+
+class _Rows:
+    """A table that grows by a line a step."""
+
+    def __init__(self, width: int):
+        self.width, self.done = width, 0
+
+    def show(self, found: Generation) -> None:
+        from stagescope.reports import generation as report
+
+        if not self.done:
+            sys.stderr.write("\r\x1b[K" if sys.stderr.isatty() else "")  # the progress before
+            print_lines(*report.head(found), report.heading(found, self.width))
+        steps = max(map(found.length, range(len(found.schedules))))
+        print_lines(*(report.step_line(found, step, self.width) for step in range(self.done, steps)))
+        sys.stdout.flush()
+        self.done = steps
