@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: run test shapes bench keys settings pictures clean
+.PHONY: run test shapes bench keys settings tour schedules pictures clean
 
 run: $(READY)
 	@$(BIN)/stagescope models pull >/dev/null
@@ -26,6 +26,12 @@ keys: $(READY)
 
 settings: $(READY)
 	$(BIN)/python -m stagescope.settings
+
+tour: $(READY)
+	$(BIN)/python -m stagescope.reports.tour > docs/tour.md
+
+schedules: $(READY)
+	$(BIN)/python docs/schedules.py > docs/schedules.md
 
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("stagescope needs Python 3.11 or later; this is %s. Try: make PYTHON=python3.12" % sys.version.split()[0])'

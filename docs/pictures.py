@@ -1,4 +1,4 @@
-"""Make the pictures of the README with the program itself: make pictures.
+"""Make the pictures of the README and the docs with the program itself: make pictures.
 
 The real app on the real default model, without a terminal. When what it shows is complete it is asked to export that, by
 the key that anybody presses; the picture of a replay is what `stagescope session export` makes of the session recorded.
@@ -20,6 +20,7 @@ from textual.pilot import Pilot
 from stagescope import film
 from stagescope.app import StageApp
 from stagescope.engine.client import ChildEngine
+from stagescope.guide import TourApp
 from stagescope.screens.ask import Ask
 from stagescope.screens.asking import Asking
 from stagescope.screens.widgets.line import Field
@@ -30,6 +31,7 @@ FOLDER = Path(__file__).parent / "pictures"
 PICTURES = {
     "explore": ("drop 11", (120, 40), []),
     "first-layer": ("drop 0", (120, 40), []),
+    "tokens": ("", (120, 40), ["v"]),
     "grid": ("drop 11", (120, 40), ["v", "v"]),
     "sweep": ("drop 11", (120, 42), ["w"]),
     "trace": ("drop 11", (120, 42), ["w", "v", "v"]),
@@ -43,6 +45,7 @@ PICTURES = {
     "probe": ("", (140, 42), ["P"]),
     "similarity": ("", (140, 42), ["B"]),
     "head-sweep": ("", (120, 42), ["w", "v", "v", "v"]),
+    "write": ("drop 17", (120, 40), ["W"]),
     "neuron-sets": ("", (120, 42), ["w", "v", "v", "v", "v"]),
 }
 PATIENCE = 300  # seconds for the model to load and the census to be taken, the first time
@@ -70,6 +73,17 @@ async def compared(size: tuple[int, int] = (140, 42)) -> None:
     print("docs/pictures/compare.svg")
 
 
+async def toured(step: int = 5, size: tuple[int, int] = (80, 24)) -> None:
+    """A step of the tour in a small terminal; 5 is the sixth."""
+    async with explored("", size, TourApp(ChildEngine, record=True)) as (app, pilot):
+        for _ in range(step):
+            await pilot.press("full_stop")
+        await until(pilot, lambda: complete(app.explore) and app.explore.is_complete())
+        await pilot.pause(0.5)
+        await export(pilot, FOLDER / "tour.svg")
+    print("docs/pictures/tour.svg")
+
+
 async def replayed(size: tuple[int, int] = (120, 40)) -> None:
     """A session recorded, and watched."""
     async with explored("", size) as (app, pilot):
@@ -84,9 +98,9 @@ async def replayed(size: tuple[int, int] = (120, 40)) -> None:
 
 
 @asynccontextmanager
-async def explored(schedule: str, size: tuple[int, int]) -> AsyncIterator[tuple[StageApp, Pilot]]:
+async def explored(schedule: str, size: tuple[int, int], app: StageApp | None = None) -> AsyncIterator[tuple[StageApp, Pilot]]:
     """The app, its first reading complete. Its session is not kept."""
-    app = StageApp(ChildEngine, begun(schedule=schedule), record=True)
+    app = app or StageApp(ChildEngine, begun(schedule=schedule), record=True)
     async with app.run_test(size=size) as pilot:
         await until(pilot, lambda: complete(app.explore))
         yield app, pilot
@@ -166,6 +180,7 @@ def main() -> None:
     for name, (schedule, size, keys) in PICTURES.items():
         asyncio.run(take(name, schedule, size, keys))
     asyncio.run(compared())
+    asyncio.run(toured())
     asyncio.run(replayed())
 
 

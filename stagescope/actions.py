@@ -28,7 +28,7 @@ class Action:
 
 EDIT, MOVE, LOOK = "Edit the layer under the cursor", "Move", "Look"
 ASK, KEEP, PROGRAM = "Prompt and schedule", "Keep and share", "Program"
-PLAY = "Watch a session"
+PLAY, TOUR = "Watch a session", "On the tour"
 # The screens beside the stack, as the help calls them.
 BESIDE = {
     "sweep": "Sweep", "lens": "Lens", "attention": "Attention", "neurons": "Neurons", "stages": "Stages",
@@ -251,6 +251,12 @@ _TABLE = {  # place -> rows of (name, keys, label, help, group, footer)
         ("apply", "enter", "apply", "Apply the typed schedule.", ASK, 1),
         ("leave", "escape up down", "forget it", "Go to the stack; the schedule stays as it was.", ASK, 2),
     ),
+    "tour": (
+        ("next_step", "full_stop", "next", "Go to the next step of the tour, which sets all that is looked at.", TOUR, 1),
+        ("step_before", "comma", "back", "Go to the step before.", TOUR, 2),
+        ("more", "space", "more", "Tell the other half of the step, where not all fits; at last its title alone.", TOUR, 3),
+        ("leave_tour", "Q", "leave", "Leave the tour; what is shown stays.", TOUR, 4),
+    ),
     "help": (("close", "escape q ?", "close", "Back to the stack.", PROGRAM, 0),),
     "models": (("close", "escape", "close", "Back to the stack.", PROGRAM, 0),),
     "ask": (("close", "escape", "close", "Back to the stack.", PROGRAM, 0),),
@@ -358,6 +364,7 @@ def help_sections(place: str = "explore") -> list[tuple[str, list[tuple[str, str
         sections = {group: [a for a in everywhere if a.group == group] for group in groups}
         sections |= {"While typing the prompt": of("prompt"), "While typing a schedule": of("schedule")}
         sections |= {f"On the screen {title!r}": of(beside) for beside, title in BESIDE.items()}
+        sections |= {TOUR: of("tour")}
         sections |= {PLAY: [a for a in of("player") if a.group == PLAY]}
     return [(title, [(keys_text(a), a.help) for a in members]) for title, members in sections.items()]
 

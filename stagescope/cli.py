@@ -10,7 +10,7 @@ import sys
 from typing import NoReturn
 
 from stagescope import config, console
-from stagescope.commands import causes, compare, configure, generate, parsers, plain, session, session_parser, stages, sweep
+from stagescope.commands import causes, compare, configure, generate, parsers, plain, session, session_parser, stages, sweep, tour
 from stagescope.commands.parsers import CAUSE_COMMANDS, COMMANDS, STAGE_COMMANDS, VALUE_OPTIONS
 
 
@@ -43,6 +43,8 @@ def run(words: list[str]) -> int:
         return session.session(session_parser.arguments(rest))
     if command == "compare":
         return compare.compare(compare.arguments(rest))
+    if command == "tour":
+        return tour.tour(tour.arguments(rest))
     if command == "generate":
         return generate.generate(generate.arguments(rest))
     if command == "sweep":

@@ -24,6 +24,7 @@ from stagescope.screens.probe import ProbeScreen
 from stagescope.screens.similarity import SimilarityScreen
 from stagescope.screens.stages import StagesScreen
 from stagescope.screens.sweep import SweepScreen
+from stagescope.screens.tour import Tour
 from stagescope.screens.write import WriteScreen
 
 PLACES = {
@@ -31,7 +32,7 @@ PLACES = {
     "ask": Ask, "confirm": Confirm, "app": StageApp, "lens": LensScreen, "attention": AttentionScreen,
     "neurons": NeuronsScreen, "stages": StagesScreen, "attribution": AttributionScreen, "heads": HeadsScreen,
     "probe": ProbeScreen, "similarity": SimilarityScreen, "compare": CompareScreen, "write": WriteScreen,
-    "player": Player,
+    "player": Player, "tour": Tour,
 }  # fmt: skip
 WHOLE = ["explore", "player", *actions.BESIDE]  # screens with a help of their own
 

@@ -19,8 +19,9 @@ sys.path.insert(0, sys.argv[2])
 from test_actions import PLACES
 from stagescope.screens.help import page
 from stagescope.screens.widgets.line import PromptField, ScheduleField
+from stagescope.guide import TourApp
 from stagescope.watch import WatchApp
-bound = {"prompt": PromptField, "schedule": ScheduleField}
+bound = {"prompt": PromptField, "schedule": ScheduleField, "tour": TourApp}
 found = {
     place: {
         "bound": {key: binding[0].action for key, binding in bound.get(place, screen)._merged_bindings.key_to_bindings.items()},
@@ -52,7 +53,7 @@ def every_place() -> dict:
 def test_every_place_binds_offers_and_explains_the_new_key(place, every_place):
     name, found = every_place["chosen"][place], every_place["seen"][place]
     action = actions.find(place, name)
-    (key,) = [key for key, run in found["bound"].items() if key.startswith("ctrl+alt+") and run.endswith(f".{name}")]
+    (key,) = [key for key, run in found["bound"].items() if key.startswith("ctrl+alt+") and run.endswith((f".{name}", f"('{name}')"))]
     assert not any(found["bound"].get(key, "").endswith(f".{name}") for key in action.keys)
     assert key in found["footer"] or not action.footer
     assert key in found["help"] or not found["help"] or place == "app"
@@ -69,6 +70,13 @@ def test_an_action_is_remapped_wherever_it_is_or_in_one_place_alone():
 def test_keys_are_spelled_as_the_table_spells_them():
     spelled = keymap.checked({"explore": {"drop": [",", ".", " ", "Ctrl+Up", "exclamation_mark", "F5", "+", "alt+enter"], "help": "f1"}})
     assert spelled["explore", "drop"] == ("comma", "full_stop", "space", "ctrl+up", "!", "f5", "+", "alt+enter")
+
+
+def test_no_screen_takes_the_keys_of_the_tour_beside_it():
+    for place in ("explore", "sweep", "write"):
+        with pytest.raises(keymap.KeymapError, match="comma is the key of step_before"):
+            keymap.checked({place: {"help": ","}})
+    assert keymap.checked({"explore": {"help": ","}, "tour": {"step_before": "<"}})
 
 
 def test_two_actions_may_exchange_their_keys():
@@ -89,7 +97,7 @@ def test_what_one_needs_to_get_out_keeps_a_key(name):
 def test_nothing_essential_is_missing():
     """Every place that is a screen has at least one way out that cannot be taken away."""
     for place in PLACES:
-        if place not in ("app", "prompt", "schedule"):
+        if place not in ("app", "prompt", "schedule", "tour"):  # the tour is a panel on the stack
             assert {action.name for action in actions.of(place)} & keymap.ESSENTIAL
 
 

@@ -25,6 +25,7 @@ COMMANDS = {
     "compare": "two readings side by side: two schedules, two prompts, two models of one tokenizer",
     "generate": "what the model goes on to write, edited or not, token by token",
     "paper": "the paper's Figures 3 to 10 of a model, as one HTML file",
+    "tour": "the four stages on the default model, step by step, in the app",
     "session": "what the app recorded: list, show, replay, watch, export",
     "models": "list, pull, info",
     "config": "the settings: show, path, edit",

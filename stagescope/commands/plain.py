@@ -27,9 +27,7 @@ def app(args: argparse.Namespace) -> int:
     from stagescope.engine.schedule import ScheduleError
     from stagescope.sessions import files
 
-    terminal = sys.stdin is not None and sys.stdin.isatty()
-    if sys.stdout.isatty() and ((os.environ.get("TERM") or "dumb") == "dumb" or not terminal):
-        why = "TERM is dumb or unset" if terminal else "standard input is not a terminal"
+    if sys.stdout.isatty() and (why := why_no_app()):
         say(f"stagescope: the app needs a terminal, and {why}. Use `stagescope read PROMPT`.")
         return 2
     try:
@@ -55,11 +53,18 @@ def app(args: argparse.Namespace) -> int:
     from stagescope.engine.client import ChildEngine
 
     drawn = {"ascii_only": look["glyphs"] == "ascii", "color": color_depth(look["color"]), "theme": look["theme"]}
-    app = StageApp(ChildEngine, state, partial(_picker_entries, state.load), **drawn, record=look["recording"], resumed=resumed)
+    app = StageApp(ChildEngine, state, partial(picker_entries, state.load), **drawn, record=look["recording"], resumed=resumed)
     command, code = run_app(app, mouse=look["mouse"])
     if command and code == 0:
         print(command)
     return code
+
+
+def why_no_app() -> str:
+    """What a terminal to write to lacks; "" where the app can run."""
+    if sys.stdin is None or not sys.stdin.isatty():
+        return "standard input is not a terminal"
+    return "TERM is dumb or unset" if (os.environ.get("TERM") or "dumb") == "dumb" else ""
 
 
 def _looked_at(args: argparse.Namespace, resumed: Session | None) -> State:
@@ -237,7 +242,7 @@ def where(args: argparse.Namespace) -> int:
     return 0
 
 
-def _picker_entries(load: Load) -> list[tuple[str, str, bool, str, str]]:
+def picker_entries(load: Load) -> list[tuple[str, str, bool, str, str]]:
     """(name, note, on disk, its size, its memory) for the model picker, what is on disk first; last what is free."""
     from stagescope import model_list
     from stagescope.engine import fit

@@ -63,6 +63,7 @@ class Asking(Sharing):
 
     PLACE = ""
     AUTO_FOCUS = ""
+    taken = 0  # lines that a panel of the tour takes
 
     def __init__(self, info: ModelInfo, load: Load, ascii_only: bool):
         super().__init__()
@@ -83,6 +84,11 @@ class Asking(Sharing):
 
     def on_mount(self) -> None:
         self.go_on()
+
+    @property
+    def lines_left(self) -> int:
+        """Of the terminal, to draw in."""
+        return self.size.height - self.taken
 
     # --------------------------------------------------------------------------------- asking the engine
 

@@ -187,7 +187,7 @@ class AttentionScreen(Asking):
         return 2 if self.size.width >= ONE_LINE else 3
 
     def _all_fit(self) -> bool:
-        return self.size.height - AROUND - self.detail_lines >= len(VIEWS[self.view]) * PANEL
+        return self.lines_left - AROUND - self.detail_lines >= len(VIEWS[self.view]) * PANEL
 
     def draw(self) -> None:
         """Everything, from what is known now."""

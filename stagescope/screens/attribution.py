@@ -179,7 +179,7 @@ class AttributionScreen(Asking):
 
     def _are_tall(self) -> bool:
         """Whether two panels fit above each other, where they share their layers."""
-        return self.size.height - AROUND - 2 * self.told_lines >= 2 * PANEL
+        return self.lines_left - AROUND - 2 * self.told_lines >= 2 * PANEL
 
     @property
     def told_lines(self) -> int:

@@ -205,7 +205,7 @@ class CompareScreen(Asking):
 
     def room(self) -> int:
         """Depths that fit below the heading."""
-        return max(self.size.height - AROUND - 2 * self.told_lines - 1 - self._two_prompts(), 1)
+        return max(self.lines_left - AROUND - 2 * self.told_lines - 1 - self._two_prompts(), 1)
 
     def idle_keys(self) -> set[str]:
         return super().idle_keys() | (set() if self.runs else {"rest"})

@@ -222,7 +222,7 @@ class LensScreen(Asking):
     @property
     def lines(self) -> int:
         """Panels that fit above each other."""
-        return (self.size.height - AROUND - self.detail_lines) // PANEL
+        return (self.lines_left - AROUND - self.detail_lines) // PANEL
 
     @property
     def view(self) -> tuple[str, ...]:

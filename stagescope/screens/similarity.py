@@ -157,7 +157,7 @@ class SimilarityScreen(Asking):
     # ----------------------------------------------------------------------------------------------- drawing
 
     def view_choices(self) -> list[tuple[str, ...]]:
-        both = self.size.height - AROUND - 2 * self.told_lines >= 2 * PANEL
+        both = self.lines_left - AROUND - 2 * self.told_lines >= 2 * PANEL
         return [CURVES, ("cka",)] if both else [(name,) for name in PANELS]
 
     @property

@@ -122,7 +122,7 @@ class SweepScreen(SweepKeys):
         return sorted(MEASURES, key=lambda name: self.view == "sets" and name != "entropy_change_bits")
 
     def _all_fit(self) -> bool:
-        return self.view != "heads" and self.size.height - AROUND - self.detail_lines >= len(MEASURES) * PANEL
+        return self.view != "heads" and self.lines_left - AROUND - self.detail_lines >= len(MEASURES) * PANEL
 
     @property
     def detail_lines(self) -> int:

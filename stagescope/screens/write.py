@@ -223,14 +223,14 @@ class WriteScreen(Asking):
     def text_lines(self) -> int:
         """Of each text: two, and where the terminal is high as many as the longer one needs."""
         least, most = TEXT_LINES
-        if self.size.height < HIGH or self.generation is None:
+        if self.lines_left < HIGH or self.generation is None:
             return least
         cells = max(cell_len(flowing(self.generation.text(side))) for side in range(len(self.generation.schedules)))
         return min(max(cells // max(self.size.width, 1) + 1, least), most)
 
     def room(self) -> int:
         """Steps that fit below the heading."""
-        return max(self.size.height - AROUND - (1 + self.text_lines) * (1 + len(self.request.schedules)), 1)
+        return max(self.lines_left - AROUND - (1 + self.text_lines) * (1 + len(self.request.schedules)), 1)
 
     def doing(self) -> str:
         return "writing" if self.running and not self.dead else super().doing()
