@@ -120,14 +120,13 @@ def _without_clashes(wanted: Mapping[tuple[str, str], tuple[str, ...]], stands: 
     """Raises KeymapError where two actions of one place, or one of them and one of the app, would have one key."""
     for place in sorted(places):
         owner: dict[str, actions.Action] = {}
-        above = [other for other in ("app", "tour") if other != place and (other == "app" or place in ("explore", *actions.BESIDE))]
-        for action in (*actions.of(place), *(action for other in above for action in actions.of(other))):
+        for action in (*actions.of(place), *(actions.of("app") if place != "app" else ())):
             for key in wanted.get((action.place, action.name), action.keys):
                 other = owner.setdefault(key, action)
                 if other is action:
                     continue
                 mine, its = ((a.place, a.name) for a in (action, other))
                 (blamed, rest) = (mine, other) if mine in stands else (its, action)
-                where = {"app": "everywhere", "tour": "in the tour"}.get(rest.place, f"in {place}")
+                where = "everywhere" if rest.place == "app" else f"in {place}"
                 told = f"{key} is the key of {rest.name} ({rest.help.rstrip('.?')}) {where}: give {blamed[1]} another, or {rest.name} too."
                 raise KeymapError(stands[blamed], told)

@@ -72,13 +72,6 @@ def test_keys_are_spelled_as_the_table_spells_them():
     assert spelled["explore", "drop"] == ("comma", "full_stop", "space", "ctrl+up", "!", "f5", "+", "alt+enter")
 
 
-def test_no_screen_takes_the_keys_of_the_tour_beside_it():
-    for place in ("explore", "sweep", "write"):
-        with pytest.raises(keymap.KeymapError, match="comma is the key of step_before"):
-            keymap.checked({place: {"help": ","}})
-    assert keymap.checked({"explore": {"help": ","}, "tour": {"step_before": "<"}})
-
-
 def test_two_actions_may_exchange_their_keys():
     assert keymap.checked({"explore": {"drop": "a", "attn": "d"}}) == {("explore", "drop"): ("a",), ("explore", "attn"): ("d",)}
 

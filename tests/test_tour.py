@@ -188,7 +188,7 @@ def test_a_wrong_setting_is_told_before_the_app_opens(capsys, monkeypatch):
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("STAGESCOPE_RECORD", "perhaps")
     code, out, err = run(capsys)
-    assert code == 2 and not out and err == "stagescope: STAGESCOPE_RECORD is perhaps: give 0 or 1\n"
+    assert code == 2 and not out and err == "stagescope: STAGESCOPE_RECORD is perhaps: give true or false (in the environment 1 or 0).\n"
 
 
 @pytest.mark.usefixtures("home")
