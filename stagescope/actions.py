@@ -330,6 +330,12 @@ def keys_text(action: Action) -> str:
     return " ".join(key_name(key) for key in action.keys)
 
 
+def key(name: str, place: str = "") -> str:
+    """The first key of an action as sentences name it, of one place or of the first that has the action."""
+    action = next(action for action in ACTIONS if action.name == name and place in ("", action.place))
+    return key_name(action.keys[0]) if action.keys else f"ctrl+p {action.label}"
+
+
 def footer(width: int, place: str = "explore", without: Collection[str] = ()) -> list[Action]:
     """The actions whose "key label" fit in `width` cells, two apart: the most wanted ones, in table order.
 

@@ -1,5 +1,6 @@
 """The table of keys: no collisions, a method behind every row, a page that is not stale."""
 
+import re
 from collections import Counter
 from pathlib import Path
 
@@ -87,3 +88,12 @@ def test_the_help_of_a_screen_has_all_its_keys(place):
 def test_docs_keys_is_what_the_table_says():
     page = Path(__file__).parents[1] / "docs" / "keys.md"
     assert page.read_text(encoding="utf-8") == actions.keys_markdown(), "stale: see the top of docs/keys.md"
+
+
+def test_every_key_that_a_sentence_names_is_of_an_action_there():
+    for file in sorted((Path(actions.__file__).parent / "screens").glob("*.py")):
+        text = file.read_text("utf-8")
+        here = re.search(r'^    PLACE = "(\w+)"', text, re.MULTILINE)
+        for name, place in re.findall(r"actions\.key\(['\"](\w+)['\"](?:, ([^)]+))?\)", text):
+            places = [here[1]] if place == "self.PLACE" and here else actions.BESIDE if place == "self.PLACE" else [place.strip("'\"")]
+            assert all(actions.key(name, place) for place in places)

@@ -130,3 +130,35 @@ from stagescope.engine import client, fake
 client.ChildEngine = fake.FakeEngine
 cli.main(["--no-record"])
 """
+
+
+SENTENCES = """
+import asyncio, sys
+from stagescope import actions, keymap
+actions.remap(keymap.checked({"back": ["ctrl+g"], "rest": "f4", "pin": "ctrl+t", "export": [], "cancel": "f8"}))
+from stagescope.app import StageApp
+from stagescope.engine.fake import FakeEngine
+from stagescope.engine.protocol import Progress
+from stagescope.screens import attention_words, sweep_words, words
+
+async def run():
+    app = StageApp(FakeEngine)
+    async with app.run_test(size=(100, 30)) as pilot:
+        await pilot.press("]")
+        print(app.explore.note)
+        app.explore.reading = None
+        app.explore.action_export()
+        print(app.explore.note)
+
+print(words.progress(Progress("x", 0.5)), words.progress(Progress("x", 0.5), "cancel"), sweep_words.count(0, 3, False), sep="; ")
+asyncio.run(run())
+"""
+
+
+def test_sentences_name_the_keys_of_ones_own():
+    done = subprocess.run([sys.executable, "-c", SENTENCES], capture_output=True, text=True)
+    assert done.stdout.splitlines() == [
+        "x 50 % · ctrl+g cancels; x 50 % · f8 cancels; 0 of 3 rows; f4 goes on",
+        "the deck is empty: ctrl+t pins this prompt",
+        "what is looked at is not there to its end yet: ctrl+p export when it is",
+    ], done.stderr

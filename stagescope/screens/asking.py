@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 from textual.content import Content
 
+from stagescope import actions
 from stagescope.answers import Answer, collected
 from stagescope.engine.protocol import Census, Failure, FindToken, Load, ModelInfo, Progress, Reply, Request
 from stagescope.engine.tokens import Token
@@ -268,7 +269,7 @@ class Asking(Sharing):
 
     def why_nothing(self) -> str:
         """What stands where an answer would; nothing while one is on its way."""
-        return "stopped: r goes on" if self.wanted() in self.stopped and not (self.dead or self.pause) else ""
+        return f"stopped: {actions.key('rest', self.PLACE)} goes on" if self.wanted() in self.stopped and not (self.dead or self.pause) else ""
 
     def known(self) -> str:
         """What the status line says of what is there."""
@@ -277,8 +278,8 @@ class Asking(Sharing):
     def told(self) -> Content | str:
         """The status line: what failed, a remark, or what is there and what runs."""
         if self.failure:
-            more = "r goes back to the stack and starts the engine again." if self.dead else "r tries again."
-            return Content.styled(f"{self.failure} {more}", "$text-error")
+            more = "goes back to the stack and starts the engine again." if self.dead else "tries again."
+            return Content.styled(f"{self.failure} {actions.key('rest', self.PLACE)} {more}", "$text-error")
         if self.note:
             return Content.styled(self.note, "$text-accent")
         running = words.progress(self.progress) if self.running else ""

@@ -132,7 +132,7 @@ class AttentionScreen(Asking):
 
     def action_offset(self, k: int | None = None) -> None:
         if self.view == "norms":
-            self.say("norms have no k: v shows attention")
+            self.say(f"norms have no k: {actions.key('view', self.PLACE)} shows attention")
             return
         self.k = k or OFFSETS[(OFFSETS.index(self.k) + 1) % len(OFFSETS)]
         self.draw()
@@ -149,7 +149,7 @@ class AttentionScreen(Asking):
     def action_head_off(self) -> None:
         """Leave, with the head under the cursor off."""
         if self.view != "heads":
-            self.say("x switches a head off: v shows layers x heads")
+            self.say(f"{actions.key('head_off', self.PLACE)} switches a head off: {actions.key('view', self.PLACE)} shows layers x heads")
             return
         self.dismiss(Chosen(f"head-off {self.at_layer}.{self.at_head}", self.looked.prompt, None, adds=True))
 

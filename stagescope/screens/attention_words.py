@@ -13,6 +13,7 @@ from rich.cells import cell_len
 from rich.text import Text
 from textual.content import Content
 
+from stagescope import actions
 from stagescope.drawings import head_grid
 from stagescope.drawings.shades import shade, shade_key
 from stagescope.engine.protocol import OFFSETS, Evidence
@@ -232,4 +233,4 @@ def count(evidence: Evidence | None, of: int, running: bool) -> str:
         return f"{of} layers"
     done = n_measured(evidence) if evidence else 0
     told = f"{of} layers so far" if done == of else f"{done} of {of} layers"
-    return told + ("" if running else "; r goes on")
+    return told + ("" if running else f"; {actions.key('rest', 'attention')} goes on")

@@ -218,5 +218,5 @@ class AttributionScreen(Asking):
 
     def known(self) -> str:
         if self.attribution is None:
-            return "" if self.running else "not run yet; r runs it"
+            return "" if self.running else f"not run yet; {actions.key('rest', self.PLACE)} runs it"
         return "logits, less their mean over the vocabulary"

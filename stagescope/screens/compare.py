@@ -150,7 +150,7 @@ class CompareScreen(Asking):
         """Leave, with side B in the stack."""
         side = self.sides[1]
         if side.info.fingerprint != self.info.fingerprint:
-            self.say(f"{side.info.name} read that and is not loaded: x exchanges the sides")
+            self.say(f"{side.info.name} read that and is not loaded: {actions.key('exchange', self.PLACE)} exchanges the sides")
             return
         self.dismiss(Chosen(side.last.schedule, side.last.prompt, self.position))
 
@@ -214,6 +214,6 @@ class CompareScreen(Asking):
         if not self.runs:
             return said.ALONE
         if self.wanted() not in self.found:
-            return "" if self.running else "KL not run yet; r runs it"
+            return "" if self.running else f"KL not run yet; {actions.key('rest', self.PLACE)} runs it"
         n = len(self.lines)
         return f"{len(self.alone.pairs)} of {n} depths are compared"

@@ -384,7 +384,7 @@ class Explore(ExploreKeys, ExploreBeside, ExploreJobs, Recording, Sharing):
         field = self.schedule_field
         if self.schedule_error and field.has_focus:
             return words.schedule_error(self.schedule_error, field.region.x, width)
-        restart = " r starts the engine again; prompt, schedule and readings are kept." if self.dead else ""
+        restart = f" {actions.key('restart')} starts the engine again; prompt, schedule and readings are kept." if self.dead else ""
         if self.note:
             return Content.styled(printable(self.note), "$text-accent")
         return Content.styled(self.failure + restart, "$text-error") if self.failure else ""

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
+from stagescope import actions
 from stagescope.answers import Answer
 from stagescope.engine.protocol import EngineError, Generate, Read
 from stagescope.engine.schedule import ScheduleError, parse, resolve, toggle
@@ -85,7 +86,7 @@ class ExploreBeside(Frame):
         here, told = self.answer(), self.told_alike
         self.told_alike = None
         if here is None:
-            self.say("this is not read to the end yet: C when it is")
+            self.say(f"this is not read to the end yet: {actions.key('compare')} when it is")
         elif self.side_a is None:
             self._keep_side(here)
         elif not self._is_side_a(here):
@@ -96,17 +97,17 @@ class ExploreBeside(Frame):
                     self._keep_side(here)
                     return
                 self.told_alike = here.request
-                self.say(f"{self._name_of_a()}: {error} C again keeps this one in its place.")
+                self.say(f"{self._name_of_a()}: {error} {actions.key('compare')} again keeps this one in its place.")
         elif told == here.request:
             self.side_a = None
             self.say("side A is let go of")
         else:
             self.told_alike = here.request
-            self.say(f"{self._name_of_a()} is this itself: change something, or C again lets go of it")
+            self.say(f"{self._name_of_a()} is this itself: change something, or {actions.key('compare')} again lets go of it")
 
     def _keep_side(self, here: Answer) -> None:
         self.side_a = here
-        self.say(f"{self._name_of_a()} is kept; C on another schedule, prompt or model compares")
+        self.say(f"{self._name_of_a()} is kept; {actions.key('compare')} on another schedule, prompt or model compares")
 
     def _is_side_a(self, here: Answer) -> bool:
         a, b = (replace(side.request, position=-1, tracked=None) for side in (self.side_a, here))
@@ -161,4 +162,4 @@ class ExploreBeside(Frame):
             self._schedule_changed()
             if before and before != str(self.schedule) and not chosen.adds:
                 now, before = (fit(text, ROOM).rstrip() for text in (str(self.schedule) or "the baseline", before))
-                self.say(f"{now} in place of {before}: u takes it back")
+                self.say(f"{now} in place of {before}: {actions.key('undo')} takes it back")

@@ -83,7 +83,7 @@ class ExploreJobs(Frame):
     def running_jobs(self) -> str:
         """Each with its fraction and time left; escape cancels the last one."""
         told = [self.jobs[name][1] for name in self.told_jobs()]
-        return "   ".join([*map(words.stage, told[:-1]), *map(words.progress, told[-1:])])
+        return "   ".join([*map(words.stage, told[:-1]), *(words.progress(job, "cancel") for job in told[-1:])])
 
     def told_jobs(self) -> list[str]:
         """The jobs that the status line tells, the one begun last at the end."""

@@ -9,6 +9,7 @@ from functools import partial
 from textual import on
 from textual.widgets import Input
 
+from stagescope import actions
 from stagescope.engine.protocol import LENSES, MOST_PROMPTS, FindToken
 from stagescope.engine.schedule import Schedule, ScheduleError, parse, resolve
 from stagescope.engine.tokens import Token
@@ -207,7 +208,7 @@ class ExploreKeys(Frame):
 
     def _step_deck(self, towards: int) -> None:
         if not self.deck.prompts:
-            self.say("the deck is empty: p pins this prompt")
+            self.say(f"the deck is empty: {actions.key('pin')} pins this prompt")
             return
         self.deck, prompt = deck.step(self.deck, self.prompt, towards)
         if prompt == self.prompt:
@@ -339,21 +340,21 @@ class ExploreKeys(Frame):
         self.stop(job)
         if job in ("deck", "sweep"):
             self.declined[job] = request
-            again = {"deck": "the next edit asks for the deck again", "sweep": "w sweeps"}[job]
+            again = {"deck": "the next edit asks for the deck again", "sweep": f"{actions.key('sweep')} sweeps"}[job]
             self.say(f"{job} cancelled; {again}")
             self.draw()
         elif job == "direct":
             self.column = "norms"
-            self.say("direct effects cancelled; c asks for them again")
+            self.say(f"direct effects cancelled; {actions.key('column')} asks for them again")
             self.draw()
         elif job == "census":
             self.census_wanted = False
-            self.say("census cancelled; r takes it again")
+            self.say(f"census cancelled; {actions.key('restart')} takes it again")
         elif job == "read":
-            self.say("reading cancelled; r reads to the end")
+            self.say(f"reading cancelled; {actions.key('restart')} reads to the end")
         elif job == "load":
             self.workers.cancel_group(self, "read")
-            self.say("loading cancelled; r loads again, M another model")
+            self.say(f"loading cancelled; {actions.key('restart')} loads again, {actions.key('models', 'explore')} another model")
 
     def action_help(self) -> None:
         self.app.push_screen(Help())
@@ -367,7 +368,7 @@ class ExploreKeys(Frame):
         stages = " and ".join([*(["the film"] if self.is_filming() else []), *(words.stage(self.jobs[name][1]) for name in running)])
         why = stages or f"{printable(self.info.name)} took {self.info.load_seconds:.0f} s to load"
         lost = " would be lost" if stages else ""
-        question = f"Quit? {why[0].upper()}{why[1:]}{lost}. y or q quits, n goes on."
+        question = f"Quit? {why[0].upper()}{why[1:]}{lost}. {actions.key('yes')} quits, {actions.key('no')} goes on."
 
         def answer(yes: bool | None) -> None:
             if yes:

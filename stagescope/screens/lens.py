@@ -143,7 +143,7 @@ class LensScreen(Asking):
     def action_track(self) -> None:
         """Follow one more token: type it, or take the top token of the depth."""
         if len(self.followed) == MOST:
-            self.say(f"{MOST} tokens are followed: T takes the last one off")
+            self.say(f"{MOST} tokens are followed: {actions.key('untrack', self.PLACE)} takes the last one off")
             return
         top = None
         if self.curves is not None:
@@ -264,5 +264,5 @@ class LensScreen(Asking):
 
     def known(self) -> str:
         if self.curves is None:
-            return "" if self.running else "not run yet; r runs it"
+            return "" if self.running else f"not run yet; {actions.key('rest', self.PLACE)} runs it"
         return "depth 0 is not drawn, it echoes the token it reads"

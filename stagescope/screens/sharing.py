@@ -14,7 +14,7 @@ from typing import Any
 
 from textual.worker import Worker
 
-from stagescope import paths
+from stagescope import actions, paths
 from stagescope.answers import Answer, as_numbers
 from stagescope.engine.protocol import Progress
 from stagescope.exports import again, formats, svg_file
@@ -52,7 +52,7 @@ class Sharing(Frame):
         """Ask for a file name, which says the format, and write it. extension: the one that is proposed."""
         answer = self.answer()
         if answer is None:
-            self.say("what is looked at is not there to its end yet: e when it is")
+            self.say(f"what is looked at is not there to its end yet: {actions.key('export')} when it is")
             return
         proposed = formats.default_name(answer, extension or Sharing.extension)
         known = " ".join(f".{format.extension}" for format in FORMATS)
@@ -73,7 +73,7 @@ class Sharing(Frame):
             return
         begin = partial(self._begin_file, answer, path, format.extension)
         if path.is_file():
-            question = f"{printable(str(path))} exists. Overwrite it? y or n."
+            question = f"{printable(str(path))} exists. Overwrite it? {actions.key('yes')} or {actions.key('no')}."
             self.app.push_screen(Confirm(question), lambda yes: begin(overwrite=True) if yes else None)
         else:
             begin(overwrite=False)
@@ -81,7 +81,7 @@ class Sharing(Frame):
     def _begin_file(self, answer: Answer, path: Path, extension: str, overwrite: bool) -> None:
         if extension == "cast":
             if self.is_filming():
-                self.say("a film is being made already: esc cancels it")
+                self.say(f"a film is being made already: {actions.key('cancel')} cancels it")
                 return
             make = partial(self._film, path)
         elif extension == "svg":

@@ -208,5 +208,5 @@ class SimilarityScreen(Asking):
 
     def known(self) -> str:
         if self.similarity is None:
-            return "" if self.running else "not run yet; r runs it"
+            return "" if self.running else f"not run yet; {actions.key('rest', self.PLACE)} runs it"
         return f"{self.info.n_layers} layer{'s' * (self.info.n_layers > 1)}"

@@ -257,5 +257,5 @@ class StagesScreen(Asking):
         if self.here.map is not None:
             return "mapped before" if self.here.map.cached else "mapped"
         there = [name for name, is_there in self.here.parts().items() if is_there]
-        missing = "" if self.running else "; r goes on"
+        missing = "" if self.running else f"; {actions.key('rest', self.PLACE)} goes on"
         return f"measured: {', '.join(there) or 'nothing yet'}{missing}"

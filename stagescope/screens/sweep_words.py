@@ -9,6 +9,7 @@ import numpy as np
 from rich.cells import cell_len
 from textual.content import Content
 
+from stagescope import actions
 from stagescope.engine.protocol import Sweep, SweepRow
 from stagescope.reports import sweep as sweep_report
 from stagescope.reports import sweep_units
@@ -173,10 +174,10 @@ def wrapped(parts: Sequence[str], width: int, lines: int, glyphs: Glyphs) -> Con
 def count(done: int, rows: int | None, running: bool) -> str:
     """59 rows; 12 of 59 rows; r goes on. rows: None while it is not known how many there are."""
     if rows is None:
-        return "" if running else "not run yet; r runs it"
+        return "" if running else f"not run yet; {actions.key('rest', 'sweep')} runs it"
     if done == rows:
         return f"{rows} rows"
-    return f"{done} of {rows} rows" + ("" if running else "; r goes on")
+    return f"{done} of {rows} rows" + ("" if running else f"; {actions.key('rest', 'sweep')} goes on")
 
 
 def _unknown(sweep: Sweep, row: int) -> list[str]:

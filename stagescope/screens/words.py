@@ -70,8 +70,9 @@ def stage(job: Progress) -> str:
     return f"{text} · {minutes}:{seconds:02d} left"
 
 
-def progress(job: Progress) -> str:
-    return f"{stage(job)} · esc cancels"
+def progress(job: Progress, cancel: str = "back") -> str:
+    """cancel: the action that ends it."""
+    return f"{stage(job)} · {actions.key(cancel)} cancels"
 
 
 def failure(reply: Failure) -> str:

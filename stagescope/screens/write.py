@@ -151,7 +151,7 @@ class WriteScreen(Asking):
 
     def action_seed(self) -> None:
         if not self.request.temperature:
-            self.say("greedy draws nothing: t gives a temperature, such as temperature 0.8")
+            self.say(f"greedy draws nothing: {actions.key('sampling')} gives a temperature, such as temperature 0.8")
             return
         self._ask_for(replace(self.request, seed=self.request.seed + 1))
 
@@ -243,5 +243,5 @@ class WriteScreen(Asking):
         found = self.generation
         if found is None:
             return ""
-        stopped = "" if found.complete or self.running else "; stopped: r writes it anew"
+        stopped = "" if found.complete or self.running else f"; stopped: {actions.key('rest', self.PLACE)} writes it anew"
         return f"{self.n_steps} of at most {self.request.tokens} tokens{stopped}"
