@@ -45,7 +45,7 @@ PICTURES = {
     "probe": ("", (140, 42), ["P"]),
     "similarity": ("", (140, 42), ["B"]),
     "head-sweep": ("", (120, 42), ["w", "v", "v", "v"]),
-    "write": ("drop 17", (120, 40), ["W"]),
+    "write": ("drop 14", (120, 40), ["W", "p"]),
     "neuron-sets": ("", (120, 42), ["w", "v", "v", "v", "v"]),
 }
 PATIENCE = 300  # seconds for the model to load and the census to be taken, the first time

@@ -5,6 +5,7 @@ from functools import partial
 
 import pytest
 from beside import PROMPT, beside, press, settled
+from rich.cells import cell_len
 from test_explore import HARMFUL, drawn, unwrapped, until
 
 from stagescope.answers import as_numbers
@@ -33,7 +34,7 @@ async def test_it_draws_texts_and_steps_at_every_size(size, ascii_only, schedule
             await until(pilot, lambda at=cursor: sum(line.startswith(at) for line in drawn(pilot.app).splitlines()) == 1)
             shown = drawn(pilot.app)
             rows = shown.splitlines()
-            assert not HARMFUL.search(shown) and all(len(line.rstrip()) <= size[0] for line in rows)
+            assert not HARMFUL.search(shown) and all(cell_len(line.rstrip()) <= size[0] for line in rows)
             assert ("p edit" in shown) == bool(schedule)
             assert not ascii_only or "".join(rows[1:-1]).isascii()
 

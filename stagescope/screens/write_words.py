@@ -101,11 +101,11 @@ def row(found: Generation, step: int, side: int, is_here: bool, width: int, glyp
         shown = visible(found.texts[token], glyphs.ascii_only) if token >= 0 else "ended" if step == found.length(text) else ""
         kl, other = _beside(found, text, step)
         numbers = [g.probability(float(found.p[text, step])), g.number(float(found.entropy_bits[text, step])), g.number(kl)]
-        style = "reverse" if is_here and text == side else PARTED if at is not None and step >= at else ""
+        style = "reverse" if is_here and text == side and shown else PARTED if at is not None and step >= at else ""
         parts.append((fit(shown, room, glyphs.ascii_only), style))
         parts.append((f" {numbers[0]:>4}  {numbers[1]:>4}  {numbers[2]:>4}  {g.probability(other):>6}  ", ""))
     line = Content.assemble(*parts)
-    return line[:width] if line.cell_length > width else line
+    return line.truncate(width, pad=True)
 
 
 def _beside(found: Generation, text: int, step: int) -> tuple[float, float]:
