@@ -239,6 +239,7 @@ _TABLE = {  # place -> rows of (name, keys, label, help, group, footer)
         ("open", "enter", "show it", "Show this step in the stack: the prompt goes on to the token before it.", LOOK, 2),
         ("sampling", "t", "sampling", "Greedy or drawn, and how many tokens: temperature 0.8, top-k 50, seed 1, tokens 60.", LOOK, 3),
         ("seed", "s", "next seed", "Draw once more, with the next seed.", LOOK, 4),
+        ("rest", "r", "write anew", "Write what was stopped or failed from its first token; start an engine that died.", PROGRAM, 5),
     ),
     "app": (
         ("interrupt", "ctrl+c", "quit now", "Quit without a question.", PROGRAM, 0),
@@ -287,7 +288,7 @@ _TABLE["player"] = (
 ACTIONS = tuple(
     Action(name, tuple(keys.split()), label, help, group, place, footer)
     for place, rows in _TABLE.items()
-    for name, keys, label, help, group, footer in (*rows, *(_OF_ALL if place in BESIDE else ()))
+    for name, keys, label, help, group, footer in (*rows, *(row for row in _OF_ALL if place in BESIDE and row[0] not in {own[0] for own in rows}))
 )
 
 _ARROWS = {"up": "↑", "down": "↓", "left": "←", "right": "→"}

@@ -8,7 +8,7 @@ import sys
 import pexpect
 import pytest
 
-from stagescope.engine import load
+from stagescope.engine import generation, load
 from stagescope.reports.generation import flowing, folded
 
 PROMPT = "the quick brown fox"
@@ -31,7 +31,7 @@ def test_two_texts_as_json_and_as_a_table(stagescope):
 
     shown = stagescope(*words).out  # from the cache
     assert f"parts from the baseline at step {apart}" in shown or (apart == 0 and "at the first step" in shown)
-    assert flowing(edit["text"])[:20] in shown and f"KL mean {edit['kl_nats_mean']:.3g} nats" in shown
+    assert flowing(edit["text"])[:20] in shown and f"KL mean {edit['kl_nats_mean']:.3f} nats" in shown
     assert sum(line.strip()[:2].strip().isdigit() for line in shown.splitlines()) == 6
     alone = stagescope("generate", PROMPT, "--tokens", "3").out
     assert "KL mean" not in alone and "baseline" in alone
@@ -117,4 +117,23 @@ def test_in_a_terminal_steps_are_printed_as_they_come(default_model_dir, tmp_pat
 
 def test_long_texts_are_folded_by_cells():
     assert folded("日本語abc", 4) == ["日本", "語ab", "c"] and folded("", 5) == [""]
+    assert folded(" the city of the city", 10) == [" the city ", "of the ", "city"]  # no character is lost
     assert flowing("a\nb\x1b") == "a⏎b\\u{1b}" and flowing("a \né", True) == "a \\n\\u{e9}"
+
+
+def test_interrupted_it_prints_what_is_written(stagescope, monkeypatch):
+    real = generation.take
+
+    def some(engine, asked):
+        for step, reply in enumerate(real(engine, asked)):
+            if step == 8:  # after four tokens
+                raise KeyboardInterrupt
+            yield reply
+
+    monkeypatch.setattr(generation, "take", some)
+    words = ("generate", PROMPT, "--edit", "drop 2", "--tokens", "9", "--no-cache")
+    ran = stagescope(*words)
+    assert ran.code == 130 and "interrupted after 4 of 9 tokens" in ran.err
+    assert sum(line.strip()[:2].strip().isdigit() for line in ran.out.splitlines()) == 4
+    ran = stagescope(*words, "--json")
+    assert ran.code == 130 and not ran.out and "interrupted after 4 of 9" in ran.err

@@ -301,3 +301,21 @@ def test_events_that_cannot_be_are_told(home):
 def test_the_clock_goes_on_where_a_session_was_opened_again():
     events = [{"event": name, "t": t} for name, t in (("session", 0), ("note", 59.96), ("opened", 0.0), ("note", 120.04))]
     assert [words.clock(at) for at in words.times(events)] == ["0:00.0", "1:00.0", "1:00.0", "3:00.0"]
+
+
+def test_the_effect_told_is_that_of_the_output_at_the_token_looked_at():
+    """Without its last layer a run ends a depth sooner, where the baseline is compared with as well."""
+    numbers = {"depths.kl_nats": [0, 0.4], "effect.kl_nats": [0, 1.5, 2.331]}
+    event = {"event": "reading", "t": 0, "request": {"schedule": "drop 29"}, "position": 1, "numbers": numbers}
+    assert words.told(event) == "read drop 29 (KL 1.5 at token 1)"
+    for changes in ({"position": 9}, {"position": True}, {"numbers": {"effect.kl_nats": [None, None]}}, {"numbers": 3}):
+        assert words.told(event | changes) == "read drop 29"
+
+
+def test_a_text_written_says_which():
+    request = {"schedules": ["drop 14", "\x1b[2J"], "temperature": 0.8, "seed": 3, "tokens": 40}
+    event = {"event": "answer", "t": 0, "request": request, "kind": "Generation", "numbers": {}}
+    told = words.told(event)
+    assert told == "answer: Generation, up to 40 tokens of the baseline beside drop 14 beside \\u{1b}[2J, temperature 0.8, seed 3"
+    assert words.told(event | {"request": request | {"schedules": [], "temperature": 0}}).endswith("of the baseline, greedy")
+    assert words.told(event | {"request": 3}) == words.told(event | {"request": {"schedules": 3}}) == "answer: Generation"

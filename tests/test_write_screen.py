@@ -36,7 +36,8 @@ async def test_it_draws_texts_and_steps_at_every_size(size, ascii_only, schedule
             shown = drawn(pilot.app)
             rows = shown.splitlines()
             assert not HARMFUL.search(shown) and all(cell_len(line.rstrip()) <= size[0] for line in rows)
-            assert ("p edit" in shown) == bool(schedule)
+            heading = next(line for line in rows if line.startswith(" step"))
+            assert heading.count("KL") == (0 if not schedule else 1 if size[0] == 60 else 2)  # in 60 cells the side looked at
             assert not ascii_only or "".join(rows[1:-1]).isascii()
 
 
@@ -116,9 +117,10 @@ async def test_sampling_is_typed_and_s_draws_with_the_next_seed():
         await press(pilot, "s")
         await settled(pilot)
         assert engine.requests[-1].seed == 1 and "seed 1" in drawn(pilot.app)
-        await pilot.press("t", *["backspace"] * 60, *"warmth 3", "enter")
-        await until(pilot, lambda: "“warmth 3” is no setting" in unwrapped(pilot.app))
-        assert len(engine.requests) == 3
+        for wrong, why in {"warmth 3": "“warmth” is no setting", "temperature -1": "the temperature cannot be -1.0"}.items():
+            await pilot.press("t", *["backspace"] * 60, *wrong, "enter")
+            await until(pilot, lambda why=why: why in unwrapped(pilot.app))
+            assert len(engine.requests) == 3 and screen.generation.complete  # the texts stay
     async with writing("", sampling=screen.request) as (_, _, engine):  # as the last one was left
         assert engine.requests[0] == Generate(PROMPT, (), 7, 0.8, 5, seed=1)
 
@@ -153,6 +155,7 @@ async def test_a_failure_is_told():
     [Generate("a"), Generate("a", (), 7), Generate("a", ("drop 1",), 9, 0.75, 3, 0.5, 12), Generate("a", temperature=2.0)],
 )
 def test_settings_are_read_as_they_are_written(asked):
+    assert with_settings(asked, settings(asked).replace(",", "")) == asked  # with or without commas
     assert with_settings(Generate("a", asked.schedules, 99, 1.0, 1, 0.1, 5), settings(asked)) == asked
 
 
@@ -161,8 +164,9 @@ def test_settings_are_read_as_they_are_written(asked):
     [
         ("hot", "“hot” is no setting: there is greedy, temperature, top-k, top-p, seed, tokens"),
         ("temperature", "temperature takes a number, not “”"),
+        ("seed 1, tokens 4 seed 2", "seed is said twice"),
         ("tokens 1.5", "tokens takes a whole number, not “1.5”"),
-        ("greedy 3", "“greedy 3” is no setting"),
+        ("greedy 3", "“3” is no setting"),
         ("seed \x1b[2J", "seed takes a whole number, not “\\u{1b}[2j”"),
     ],
 )

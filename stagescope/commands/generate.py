@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from stagescope.commands import parsers
 from stagescope.commands.arguments import load_request, prompt_of
 from stagescope.commands.asked import print_answer, warn
-from stagescope.console import fail, last, print_lines, width
+from stagescope.console import fail, last, print_lines, say, width
 
 if TYPE_CHECKING:
     from stagescope.engine.protocol import Generation, Reply
@@ -44,7 +44,10 @@ def generate(args: argparse.Namespace) -> int:
     # Two texts side by side are printed as they come, where somebody waits for them.
     shown = None if args.json or len(args.edit) > 1 or not sys.stdout.isatty() else _Rows(width(), args.color)
 
+    latest: Generation | None = None
+
     def work() -> Iterator[Reply]:
+        nonlocal latest
         for reply in engine.answer(load):
             yield reply
             if isinstance(reply, ModelInfo) and not reply.loaded:
@@ -53,12 +56,22 @@ def generate(args: argparse.Namespace) -> int:
                     yield found
                     return
         for reply in engine.answer(request):
-            if shown and isinstance(reply, Generation):
-                shown.show(reply)
+            if isinstance(reply, Generation):
+                latest = reply
+                if shown:
+                    shown.show(reply)
             if not (shown and isinstance(reply, Progress) and shown.done):
                 yield reply
 
-    found, failure = last(work, args.quiet)
+    try:
+        found, failure = last(work, args.quiet)
+    except KeyboardInterrupt:
+        if latest is not None and not args.json:  # what there is of it; JSON is whole or not at all
+            print_lines(*(report.whole_texts(latest, width()) if shown else report.generation_text(latest, width())), color=args.color)
+            sys.stdout.flush()
+        if latest is not None:
+            say(f"stagescope: interrupted after {latest.length(0)} of {args.tokens} tokens.")
+        raise
     if failure:
         return fail(failure)
     warn(found.model.warnings)

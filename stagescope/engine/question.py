@@ -78,7 +78,8 @@ def planned(text: str, info: ModelInfo, n_positions: int | None) -> tuple[Schedu
         return schedule, resolve(schedule, info.n_layers, n_positions=n_positions, **known)
     except ScheduleError as error:
         place = "\n".join(str(error).splitlines()[:-1])  # the text and its carets
-        raise EngineError("usage", f"the schedule cannot be: {printable(error.reason)}.", place) from error
+        why = printable(error.reason)
+        raise EngineError("usage", f"the schedule cannot be: {why}{'' if why.endswith('?') else '.'}", place) from error
 
 
 def chat(tokenizer: Any, prompt: str, info: ModelInfo) -> str:

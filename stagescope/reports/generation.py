@@ -18,6 +18,7 @@ from stagescope.text import fit, printable, visible
 
 MEASURED = ("p", "base_p", "entropy_bits", "base_entropy_bits", "kl_nats", "forced_p", "forced_kl_nats")
 TOKEN = 10, 24  # cells of a token in the table of steps: fewest, and most
+ROUNDING = 1e-6  # nats: what the same run in another batch differs by at most
 SCHEDULE = 24  # cells a schedule takes at most beside its text
 
 
@@ -94,7 +95,8 @@ def cell(found: Generation, text: int, step: int, ascii_only: bool = False) -> C
 
 
 def generation_json(found: Generation) -> dict[str, Any]:
-    """Schema generation/1. The first text is the baseline's; numbers are those of Generation."""
+    """Schema generation/1. The first text is the baseline's; numbers are those of Generation. `text` of a text is what was
+    written, that of a step or token harmless (a line end is \\u{a})."""
     asked = found.asked
     return {
         "schema": "generation/1",
@@ -172,7 +174,8 @@ def heading(found: Generation, width: int) -> Text:
     """Above `step_line`, of the same cells."""
     columns = [f"{'step':>4}"]
     for text in range(len(found.schedules)):
-        columns.append(f"{fit(name(found, text), _room(found, width))}  {'p':>5}  {'H':>5}  {'KL':>5}")
+        kl = "KL" if len(found.schedules) > 1 else ""
+        columns.append(f"{fit(name(found, text), _room(found, width))}  {'p':>5}  {'H':>5}  {kl:>5}")
     return Text("  ".join(columns), style="dim")
 
 
@@ -182,7 +185,7 @@ def step_line(found: Generation, step: int, width: int) -> Text:
     for text in range(len(found.schedules)):
         of = cell(found, text, step)
         line.append("  ").append(fit(of.token, _room(found, width)), style="bold" if of.parted else "")
-        line.append("".join(f"  {_form(value, form):>5}" for value, form in ((of.p, ".3f"), (of.entropy_bits, ".2f"), (of.kl_nats, ".3g"))))
+        line.append("".join(f"  {value:>5}" for value in (_form(of.p), _form(of.entropy_bits, ".2f"), _kl(of.kl_nats))))
     return line
 
 
@@ -195,7 +198,7 @@ def whole_texts(found: Generation, width: int) -> list[Text]:
         told += [Text(f"  {line}") for line in folded(flowing(found.text(text)), width - 2)]
     if len(found.schedules) > 1:
         kl, forced = mean(found.kl_nats[1]), mean(found.forced_kl_nats[1])
-        means = f"KL mean {kl:.3g} nats over its own text, {forced:.3g} over the baseline's" if found.length(1) else ""
+        means = f"KL mean {_kl(kl)} nats over its own text, {_kl(forced)} over the baseline's" if found.length(1) else ""
         told.append(Text("; ".join(filter(None, (parting_words(found, 1), means))), style="bold"))
     return told
 
@@ -211,7 +214,7 @@ def continuations(found: Generation, width: int) -> Table:
     room = max(width - min(max(map(cell_len, [*names, "schedule"])), SCHEDULE) - 36, 10)
     for text, shown in enumerate(names):
         at = found.parts_at(text)
-        kl = [_form(mean(values[text]), ".3g") if text else "" for values in (found.kl_nats, found.forced_kl_nats)]
+        kl = [_kl(mean(values[text])) if text else "" for values in (found.kl_nats, found.forced_kl_nats)]
         written = flowing(found.text(text)) + ending(found, text)
         written = fit(written, room).rstrip() if cell_len(written) > room else written
         table.add_row(Text(fit(shown, SCHEDULE).rstrip()), "" if at is None else str(at), *kl, Text(written))
@@ -219,13 +222,18 @@ def continuations(found: Generation, width: int) -> Table:
 
 
 def folded(text: str, width: int) -> list[str]:
-    """A harmless text in lines of at most `width` cells, cut where it must be: its spaces count."""
+    """A harmless text in lines of at most `width` cells, broken after a space where one is near. No character is lost."""
     lines, used = [""], 0
     for character in text:
         cells = cell_len(character)
         if used + cells > max(width, 2):
-            lines.append("")
-            used = 0
+            head, _, tail = lines[-1].rpartition(" ")
+            if len(tail) > max(width, 2) // 2 or not head:
+                head, tail = lines[-1], ""
+            else:
+                head += " "
+            lines[-1:] = [head, tail]
+            used = cell_len(tail)
         lines[-1] += character
         used += cells
     return lines
@@ -237,5 +245,10 @@ def _room(found: Generation, width: int) -> int:
     return min(max((width - 4 - 23 * n) // n, TOKEN[0]), TOKEN[1])
 
 
-def _form(value: float, form: str) -> str:
-    return "" if math.isnan(value) else format(max(float(value), 0.0), form)
+def _form(value: float, form: str = ".3f") -> str:
+    return "" if math.isnan(value) else format(float(value), form)
+
+
+def _kl(value: float) -> str:
+    """In nats; what is not above the rounding of another batch (1e-6) is nothing."""
+    return _form(0.0 if value < ROUNDING else value)

@@ -277,10 +277,10 @@ class Asking(Sharing):
 
     def told(self) -> Content | str:
         """The status line: what failed, a remark, or what is there and what runs."""
+        if self.note:  # it is newer, and goes by itself
+            return Content.styled(self.note, "$text-accent")
         if self.failure:
             more = "goes back to the stack and starts the engine again." if self.dead else "tries again."
             return Content.styled(f"{self.failure} {actions.key('rest', self.PLACE)} {more}", "$text-error")
-        if self.note:
-            return Content.styled(self.note, "$text-accent")
         running = words.progress(self.progress) if self.running else ""
         return f" {self.glyphs.zero} ".join(part for part in (self.known(), running) if part)

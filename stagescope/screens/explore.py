@@ -67,7 +67,7 @@ PAUSE = 0.06  # seconds without a key before the output follows the prompt
 QUIET = 0.3  # ... before the whole stack does
 STALE = 1.0  # seconds after which numbers of an earlier request are dimmed: most answers come sooner
 EXPLORE_ACTIONS = frozenset(action.name for action in actions.of("explore"))
-SCHEDULE_HINT = ": types a schedule, such as drop 3-5; swap 7 8"
+SCHEDULE_HINT = "types a schedule, such as drop 3-5; swap 7 8"  # after its key
 TALL = 44  # rows of terminal from which the row under the cursor is told in full, in two lines of its own
 
 
@@ -127,7 +127,7 @@ class Explore(ExploreKeys, ExploreBeside, ExploreJobs, Recording, Sharing):
 
     def compose(self) -> ComposeResult:
         self.prompt_field = PromptField(self.prompt, id="prompt")  # an Input needs its app to be made
-        self.schedule_field = ScheduleField(str(self.schedule), id="schedule", placeholder=SCHEDULE_HINT)
+        self.schedule_field = ScheduleField(str(self.schedule), id="schedule", placeholder=f"{actions.key('edit')} {SCHEDULE_HINT}")
         yield from (self.small, self.header, self.effect, self.stack, self.token_strip, self.detail)
         mark = self.stack.glyphs.cursor
         yield Horizontal(Label(f"prompt {mark} ", markup=False), self.prompt_field)

@@ -16,7 +16,8 @@ from textual.content import Content
 
 from stagescope import actions
 from stagescope.answers import Answer
-from stagescope.engine.protocol import Generate, Generation
+from stagescope.engine.generation import check
+from stagescope.engine.protocol import EngineError, Generate, Generation
 from stagescope.engine.schedule import anchored, parse
 from stagescope.reports.generation import flowing
 from stagescope.screens import write_words as said
@@ -138,15 +139,18 @@ class WriteScreen(Asking):
         self.draw_after_keys()
 
     def action_sampling(self) -> None:
-        question = "Sampling: greedy, or temperature, top-k, top-p, seed; tokens. Enter, or esc."
+        question = "Sampling: greedy, or such as temperature 0.8 top-k 50 top-p 0.9 seed 1; tokens 60. Enter, or esc."
 
         def answer(line: str | None) -> None:
             if line is None:
                 return
             try:
-                self._ask_for(said.with_settings(self.request, line))
-            except ValueError as error:
+                asked = said.with_settings(self.request, line)
+                check(asked, self.info)
+            except (ValueError, EngineError) as error:
                 self.say(str(error))
+            else:
+                self._ask_for(asked)
 
         self.app.push_screen(Ask(question, said.settings(self.request)), answer)
 
@@ -162,6 +166,7 @@ class WriteScreen(Asking):
 
     def _ask_for(self, request: Generate) -> None:
         self.request, self.step, self.follows = request, 0, True
+        self.failure = self.failure if self.dead else ""
         self.go_on()
 
     def action_open(self) -> None:
@@ -182,7 +187,7 @@ class WriteScreen(Asking):
         place = event.get_content_offset(self.table)
         if place is not None and 1 <= place.y <= len(self.drawn_steps):
             self.step, self.follows = self.drawn_steps[place.y - 1], False
-            self._choose(said.side_at(place.x, self.generation, self.size.width))
+            self._choose(said.side_at(place.x, self.generation, self.side, self.size.width))
 
     # ------------------------------------------------------------------------------------------ drawing
 
@@ -218,7 +223,7 @@ class WriteScreen(Asking):
         room, n = self.room(), self.n_steps
         first = max(min(self.step - room // 2, n - room), 0)
         self.drawn_steps = range(first, min(first + room, n))
-        drawn = [said.heading(found, width, self.glyphs)]
+        drawn = [said.heading(found, self.side, width, self.glyphs)]
         for step in self.drawn_steps:
             line = said.row(found, step, self.side, step == self.step, width, self.glyphs)
             drawn.append(line.stylize(HERE) if step == self.step else line)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import replace
 from itertools import accumulate
 
@@ -36,17 +37,19 @@ def settings(asked: Generate) -> str:
 def with_settings(asked: Generate, text: str) -> Generate:
     """What a line of settings says, in any order; what it leaves out is as at first. Raises ValueError with a sentence."""
     found: dict[str, float | int] = {}
-    for part in filter(None, (part.strip().lower() for part in text.split(","))):
-        name, _, value = part.replace("=", " ").partition(" ")
-        if name == "greedy" and not value.strip():
-            name, value = "temperature", "0"
+    words = iter(re.split(r"[\s,;=]+", text.lower().strip(" ,;=")) if text.strip(" ,;=") else ())
+    for word in words:
+        name, value = ("temperature", "0") if word == "greedy" else (word, "")
         if name not in SETTINGS:
-            raise ValueError(f"“{printable(part)[:30]}” is no setting: there is greedy, {', '.join(SETTINGS)}")
+            raise ValueError(f"“{printable(word)[:30]}” is no setting: there is greedy, {', '.join(SETTINGS)}")
+        value = value or next(words, "")
+        if name in found:
+            raise ValueError(f"{name} is said twice: say it once")
         try:
             found[name] = SETTINGS[name](value)
         except ValueError:
             kind = "a whole number" if SETTINGS[name] is int else "a number"
-            raise ValueError(f"{name} takes {kind}, not “{printable(value.strip())[:30]}”") from None
+            raise ValueError(f"{name} takes {kind}, not “{printable(value)[:30]}”") from None
     default = Generate(asked.prompt, asked.schedules)
     return replace(default, **{name.replace("-", "_"): value for name, value in found.items()})
 
@@ -74,29 +77,40 @@ def text_window(found: Generation, side: int, step: int, width: int, lines: int,
         at += len(row)
     rows[-1] = Content.assemble(rows[-1], (ending(found, side), QUIET))
     first = max(min(line_of_step - lines // 2, len(rows) - lines), 0)
+    if first:  # more stands above
+        rows[first] = Content.assemble((glyphs.ellipsis, QUIET), rows[first][1:])
     return Content("\n").join(rows[first : first + lines])
 
 
 # --------------------------------------------------------------------------------------------- the table
 
 
+def sides(found: Generation, side: int, width: int) -> list[int]:
+    """The texts whose steps stand beside each other: both where they fit, else the one looked at."""
+    n = len(found.schedules)
+    return list(range(n)) if START + n * (NUMBERS + TOKEN[0]) - 2 <= width else [side]
+
+
 def token_room(n_sides: int, width: int) -> int:
-    return min(max((width - START + 2 - NUMBERS * n_sides) // n_sides, TOKEN[0]), TOKEN[1])
+    return min(max((width - START + 2) // n_sides - NUMBERS, TOKEN[0]), TOKEN[1])
 
 
-def heading(found: Generation, width: int, glyphs: Glyphs) -> Content:
+def heading(found: Generation, side: int, width: int, glyphs: Glyphs) -> Content:
     """Above `row`, of the same cells."""
-    room, n = token_room(len(found.schedules), width), len(found.schedules)
-    others = ("p edit", "p base") if n > 1 else ("",)
-    sides = [f"{fit(SIDES[side], room)} {'p':>4}  {'H':>4}  {'KL' if n > 1 else '':>4}  {other:>6}" for side, other in enumerate(others)]
-    return Content.styled(fit(f" step {'  '.join(sides)}", width, glyphs.ascii_only), QUIET)
+    shown, alone = sides(found, side, width), len(found.schedules) == 1
+    room, others = token_room(len(shown), width), ("p edit", "p base")
+    told = [
+        f"{fit(SIDES[text], room)} {'p':>4}  {'H':>4}  {'' if alone else 'KL':>4}  {'' if alone else others[text]:>6}" for text in shown
+    ]
+    return Content.styled(fit(f" step {'  '.join(told)}", width, glyphs.ascii_only), QUIET)
 
 
 def row(found: Generation, step: int, side: int, is_here: bool, width: int, glyphs: Glyphs) -> Content:
     """One step: both tokens, with p, entropy, KL, and what the other run gives the token."""
     parts: list[tuple[str, str]] = [(f"{glyphs.cursor if is_here else ' '}{step:>4} ", "")]
-    room = token_room(len(found.schedules), width)
-    for text in range(len(found.schedules)):
+    shown = sides(found, side, width)
+    room = token_room(len(shown), width)
+    for text in shown:
         of = cell(found, text, step, glyphs.ascii_only)
         style = "reverse" if is_here and text == side and of.token else PARTED if of.parted else ""
         parts.append((fit(of.token, room, glyphs.ascii_only), style))
@@ -105,10 +119,10 @@ def row(found: Generation, step: int, side: int, is_here: bool, width: int, glyp
     return Content.assemble(*parts).truncate(width, pad=True)
 
 
-def side_at(x: int, found: Generation, width: int) -> int:
-    """Which side of a row a cell belongs to."""
-    n = len(found.schedules)
-    return int(n > 1 and x >= START + token_room(n, width) + NUMBERS)
+def side_at(x: int, found: Generation, side: int, width: int) -> int:
+    """Which text a cell of a row belongs to."""
+    shown = sides(found, side, width)
+    return shown[0] if len(shown) == 1 else int(x >= START + token_room(2, width) + NUMBERS)
 
 
 def summary(found: Generation, glyphs: Glyphs) -> list[str]:
@@ -133,6 +147,6 @@ def point(found: Generation, side: int, step: int, glyphs: Glyphs) -> list[str]:
         return [f"step {step}", f"{SIDES[side]} {of.token or 'not written yet'}"]
     told = [f"step {step}", f"{SIDES[side]} {of.token} p {g.probability(of.p)}"]
     if not math.isnan(of.other_p):
-        told.append(f"p {g.probability(of.other_p)} by the {SIDES[1 - side]}")
+        told.append(f"{SIDES[1 - side]} p {g.probability(of.other_p)}")
     told.append(f"H {g.number(of.entropy_bits)} bits")
     return told + ([] if math.isnan(of.kl_nats) else [f"KL {g.number(of.kl_nats)} nats"])

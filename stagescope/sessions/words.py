@@ -7,6 +7,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from stagescope.sessions import short
 from stagescope.sessions.events import Event
 from stagescope.text import fit, printable
 
@@ -69,7 +70,7 @@ def told(event: Event) -> str:
             took = ", from the cache" if event.get("cached") is True else _took(event.get("milliseconds"))
             return f"read {_cut(request.get('schedule') or 'the baseline')}{_effect(event)}{took}"
         case "answer", _:
-            return f"answer: {_cut(event.get('kind', ''))}"
+            return f"answer: {_cut(event.get('kind', ''))}{_asked(event)}"
         case "note", {"note": note}:
             return f"note: {_text(note)}"
         case "name", {"name": given}:
@@ -91,12 +92,22 @@ def _model(event: Event) -> str:
 
 
 def _effect(event: Event) -> str:
-    """The KL at the position looked at, where the reading has one."""
+    """The KL of the output at the position looked at, where it was kept: of prompts up to 511 tokens (short.sampled)."""
     numbers, at = event.get("numbers"), event.get("position")
-    kl = numbers.get("depths.kl_nats") if isinstance(numbers, dict) else None
-    if isinstance(kl, list) and kl and type(kl[-1]) in (int, float) and type(at) is int:
-        return f" (KL {kl[-1]:.3g} at token {at})"
-    return ""
+    kl = numbers.get("effect.kl_nats") if isinstance(numbers, dict) else None
+    whole = isinstance(kl, list) and type(at) is int and 0 <= at < len(kl) < short.MOST
+    return f" (KL {kl[at]:.3g} at token {at})" if whole and type(kl[at]) in (int, float) else ""
+
+
+def _asked(event: Event) -> str:
+    """What an answer was of, where its kind alone does not say: texts written."""
+    request = event.get("request") if isinstance(event.get("request"), dict) else {}
+    if event.get("kind") != "Generation" or not isinstance(request.get("schedules"), list):
+        return ""
+    warm = request.get("temperature")
+    drawn = f"temperature {_text(warm)}, seed {_text(request.get('seed'))}" if warm else "greedy"
+    under = " beside ".join(["the baseline", *map(_cut, request["schedules"])])
+    return f", up to {_text(request.get('tokens'))} tokens of {under}, {drawn}"
 
 
 def _took(milliseconds: Any) -> str:
