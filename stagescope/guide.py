@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from textual.app import SystemCommand
-from textual.binding import Binding
 from textual.screen import Screen
 
 from stagescope import actions
@@ -20,12 +19,7 @@ class TourApp(StageApp):
     """The tour on the model of `load`. record: a session is kept. Ends with code 2 where the model has other layers."""
 
     CSS_PATH = "screens/tour.tcss"  # the panel stands on every screen
-    # On the screens beside the stack too, whose own keys come first.
-    BINDINGS = [
-        Binding(",".join(action.keys), f"app.tour('{action.name}')", action.label, show=False)
-        for action in actions.of("tour")
-        if action.keys
-    ]
+    BINDINGS = actions.app_bindings("tour", actions.TOUR)
 
     def __init__(
         self,
