@@ -92,6 +92,43 @@ def test_what_a_command_loads_is_said_by_flags_environment_and_file(command, fil
     assert arguments.load_request(parse(["hello", "--device", "auto", "--threads", "auto"])).device is None
 
 
+@pytest.fixture
+def loaded(monkeypatch) -> list:
+    """What was asked to be loaded; nothing is."""
+    from stagescope.engine import local
+    from stagescope.engine.protocol import EngineError
+
+    asked = []
+
+    def answer(self, request):
+        asked.append(request)
+        raise EngineError("missing", "nothing is loaded here.")
+
+    monkeypatch.setattr(local.LocalEngine, "answer", answer)
+    return asked
+
+
+def test_a_flag_of_auto_holds_where_the_app_gives_way_to_a_reading(capsys, file, loaded):
+    file.write_text('device = "cuda:1"\nthreads = 3\nmodel = "gpt2"\n')
+    assert run(capsys, "--device", "auto", "hello")[:2] == (3, "")
+    assert (loaded[-1].device, loaded[-1].threads, loaded[-1].model) == (None, 3, "gpt2")
+    run(capsys, "hello", "--chat", "--no-cache", "--offline")
+    assert loaded[-1].device == "cuda:1" and loaded[-1].chat and loaded[-1].offline and not loaded[-1].cache
+
+
+def test_a_session_gone_on_with_where_there_is_no_terminal_keeps_its_device_and_threads(capsys, file, loaded):
+    from stagescope.engine.protocol import Load
+    from stagescope.sessions import files
+
+    recording = files.begin(Load("phi-2"))
+    recording.write({"event": "prompt", "prompt": "hello"})
+    recording.close()
+    path = recording.path
+    file.write_text('device = "cuda:1"\nthreads = 3\nmodel = "gpt2"\n')
+    assert run(capsys, "--session", str(path))[0] == 3 and loaded[-1] == Load("phi-2")
+    assert run(capsys, "--session", str(path), "--threads", "2")[0] == 3 and loaded[-1] == Load("phi-2", threads=2)
+
+
 def test_without_settings_a_command_loads_what_the_engine_says(file):
     from stagescope.engine.protocol import Load
 
@@ -263,6 +300,14 @@ def test_show_says_every_setting_and_where_it_comes_from(capsys, file, monkeypat
     plain = run(capsys, "config")[1]
     assert re.search(r"threads +3 +config.toml", plain) and re.search(r"theme +dracula +STAGESCOPE_THEME", plain)
     assert re.search(r"memory +2G +default", plain) and re.search(r"explore.drop +config.toml +Z ctrl\+x", plain)
+
+
+def test_show_says_of_the_cache_too_where_it_comes_from(capsys, file, monkeypatch):
+    monkeypatch.setenv("STAGESCOPE_CACHE", "")  # so that what is set is taken back
+    file.write_text('cache = "3M"\n')
+    assert re.search(r"cache +3M +config.toml", run(capsys, "config")[1])
+    run(capsys, "where")
+    assert paths.cache_bytes() == 3 * 2**20  # every other command hands it on
 
 
 def test_show_tells_what_is_wrong(capsys, file):

@@ -18,7 +18,7 @@ from stagescope.console import Progress, color_depth, fail, last, print_json, pr
 
 if TYPE_CHECKING:
     from stagescope.engine.catalog import Known
-    from stagescope.engine.protocol import Load, Reply
+    from stagescope.engine.protocol import Load, Read, Reply
     from stagescope.sessions.events import State
     from stagescope.sessions.files import Session
 
@@ -44,8 +44,10 @@ def app(args: argparse.Namespace) -> int:
         say(f"stagescope: {warning}")
     if not sys.stdout.isatty():
         say("stdout is not a terminal: printing a reading instead of opening the app.")
-        as_read = {"edit": state.schedule, "prompt": state.prompt, "position": state.position, "lens": state.lens}
-        return read(argparse.Namespace(**vars(args) | vars(state.load) | as_read | {"top": 5, "json": False}))
+        from stagescope.engine.protocol import Read
+
+        request = Read(state.prompt, state.schedule, state.position, 5, state.lens, part="whole")
+        return _read(state.load, request, args.quiet, args.color)
     from stagescope import actions
 
     actions.remap(config.keys())  # before the app's classes bind them
@@ -88,10 +90,16 @@ def _looked_at(args: argparse.Namespace, resumed: Session | None) -> State:
 
 def read(args: argparse.Namespace) -> int:
     load = load_request(args)
-    from stagescope.engine.local import LocalEngine
     from stagescope.engine.protocol import Read
 
     request = Read(prompt_of(args.prompt), args.edit, args.position, args.top, args.lens, part="whole")
+    return _read(load, request, args.quiet, args.color, args.json)
+
+
+def _read(load: Load, request: Read, quiet: bool, color: str | None, as_json: bool = False) -> int:
+    """Print a reading of this model, whatever the settings say."""
+    from stagescope.engine.local import LocalEngine
+
     engine = LocalEngine()
 
     def work() -> Iterator[Reply]:
@@ -103,17 +111,17 @@ def read(args: argparse.Namespace) -> int:
                 return
         yield from engine.answer(request)
 
-    reading, failure = last(work, args.quiet)
+    reading, failure = last(work, quiet)
     if failure:
         return fail(failure)
     from stagescope.reports.reading import reading_json, reading_text
 
     for warning in reading.model.warnings:
         say(f"stagescope: {warning}")
-    if args.json:
-        print_json({**reading_json(reading), "position": args.position % len(reading.tokens)})
+    if as_json:
+        print_json({**reading_json(reading), "position": request.position % len(reading.tokens)})
     else:
-        print_lines(*reading_text(reading, args.position), color=args.color)
+        print_lines(*reading_text(reading, request.position), color=color)
     return 0
 
 
