@@ -47,9 +47,8 @@ class TourApp(StageApp):
 def guide(
     load: Load,
     models: Callable[[], Sequence[tuple[str, str, bool, str, str]]] = tuple,
-    record: bool = False,
     mouse: bool = True,
-    **drawn: Any,
+    **look: Any,
 ) -> tuple[str | None, int]:
-    """The tour in this terminal to the end of the app. drawn: ascii_only, color and theme. Gives what `run_app` gives."""
-    return run_app(TourApp(ChildEngine, load, models, record=record, **drawn), mouse)
+    """The tour in this terminal to the end of the app. look: ascii_only, record, color and theme. Gives what `run_app` gives."""
+    return run_app(TourApp(ChildEngine, load, models, **look), mouse)

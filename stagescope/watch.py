@@ -38,8 +38,8 @@ class WatchApp(StageApp):
         getattr(self.player, f"action_{name}")()
 
 
-def watch(session: Session, other: dict[str, Any] | None = None, mouse: bool = True, **drawn: Any) -> int:
-    """Watch a session in this terminal to the end of the app. drawn: ascii_only, color and theme, as of StageApp. Gives
+def watch(session: Session, other: dict[str, Any] | None = None, mouse: bool = True, **look: Any) -> int:
+    """Watch a session in this terminal to the end of the app. look: ascii_only, color and theme, as of StageApp. Gives
     the exit code."""
-    _, code = run_app(WatchApp(ChildEngine, session, other, **drawn), mouse)
+    _, code = run_app(WatchApp(ChildEngine, session, other, **look), mouse)
     return code

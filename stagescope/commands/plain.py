@@ -13,8 +13,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from stagescope import config
-from stagescope.commands.arguments import load_changes, load_request, prompt_of
-from stagescope.console import Progress, color_depth, fail, last, print_json, print_lines, say
+from stagescope.commands.arguments import app_look, load_changes, load_request, prompt_of
+from stagescope.console import Progress, fail, last, print_json, print_lines, say
 
 if TYPE_CHECKING:
     from stagescope.engine.catalog import Known
@@ -31,7 +31,7 @@ def app(args: argparse.Namespace) -> int:
         say(f"stagescope: the app needs a terminal, and {why}. Use `stagescope read PROMPT`.")
         return 2
     try:
-        look = config.look(args)
+        look = app_look(args)
         resumed = None if args.session is None else files.read(files.find(args.session))
         state = _looked_at(args, resumed)
     except ScheduleError as error:
@@ -48,15 +48,11 @@ def app(args: argparse.Namespace) -> int:
 
         request = Read(state.prompt, state.schedule, state.position, 5, state.lens, part="whole")
         return _read(state.load, request, args.quiet, args.color)
-    from stagescope import actions
-
-    actions.remap(config.keys())  # before the app's classes bind them
     from stagescope.app import StageApp, run_app
     from stagescope.engine.client import ChildEngine
 
-    drawn = {"ascii_only": look["glyphs"] == "ascii", "color": color_depth(look["color"]), "theme": look["theme"]}
-    app = StageApp(ChildEngine, state, partial(picker_entries, state.load), **drawn, record=look["recording"], resumed=resumed)
-    command, code = run_app(app, mouse=look["mouse"])
+    mouse = look.pop("mouse")
+    command, code = run_app(StageApp(ChildEngine, state, partial(picker_entries, state.load), resumed=resumed, **look), mouse)
     if command and code == 0:
         print(command)
     return code
@@ -230,7 +226,7 @@ def _not_here(known: Known) -> dict[str, object]:
 def doctor(args: argparse.Namespace) -> int:
     from stagescope.commands.doctor import findings
 
-    found = findings(args.device)
+    found = findings(args.device, args.color)
     if args.json:
         print_json({"schema": "doctor/1", "findings": [finding._asdict() for finding in found]})
     else:
