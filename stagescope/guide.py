@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from textual.app import SystemCommand
 from textual.screen import Screen
@@ -13,6 +13,9 @@ from stagescope.app import StageApp, run_app
 from stagescope.engine.client import ChildEngine
 from stagescope.engine.protocol import Engine, Load
 from stagescope.screens.tour import Tour
+
+if TYPE_CHECKING:
+    from stagescope.model_list import Listed
 
 
 class TourApp(StageApp):
@@ -25,7 +28,7 @@ class TourApp(StageApp):
         self,
         engine_factory: Callable[[], Engine],
         load: Load = Load(),
-        models: Callable[[], Sequence[tuple[str, str, bool, str, str]]] = tuple,
+        models: Callable[[], Sequence[Listed]] = tuple,
         ascii_only: bool = False,
         record: bool = False,
         **look: str,
@@ -46,7 +49,7 @@ class TourApp(StageApp):
 
 def guide(
     load: Load,
-    models: Callable[[], Sequence[tuple[str, str, bool, str, str]]] = tuple,
+    models: Callable[[], Sequence[Listed]] = tuple,
     mouse: bool = True,
     **look: Any,
 ) -> tuple[str | None, int]:

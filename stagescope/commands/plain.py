@@ -19,6 +19,7 @@ from stagescope.console import Progress, fail, last, print_json, print_lines, sa
 if TYPE_CHECKING:
     from stagescope.engine.catalog import Known
     from stagescope.engine.protocol import Load, Read, Reply
+    from stagescope.model_list import Listed
     from stagescope.sessions.events import State
     from stagescope.sessions.files import Session
 
@@ -191,7 +192,8 @@ def _list_models(args: argparse.Namespace) -> None:
     for entry in found:
         told = "; ".join(part for part in (facts.get(entry.name), entry.note) if part)
         print(f"{entry.name:22} {entry.size:18}  {entry.need:24}  {told}".rstrip())
-    print(f"\nmemory is of the weights alone, as they would be held; {model_list.gib(free.bytes)} are free on {free.device}")
+    known = f"what is free on {free.device} is not known" if free.bytes is None else f"{model_list.gib(free.bytes)} are free on {free.device}"
+    print(f"\nmemory is of the weights alone, as they would be held; {known}")
 
 
 def _said(args: argparse.Namespace) -> dict[str, Any]:
@@ -246,11 +248,9 @@ def where(args: argparse.Namespace) -> int:
     return 0
 
 
-def picker_entries(load: Load) -> list[tuple[str, str, bool, str, str]]:
-    """(name, note, on disk, its size, its memory) for the model picker, what is on disk first; last what is free."""
+def picker_entries(load: Load) -> list[Listed]:
+    """What the model picker lists, what is on disk first."""
     from stagescope import model_list
     from stagescope.engine import fit
 
-    free = fit.free(load.device)
-    found = model_list.listed(free, load.dtype)
-    return [(entry.name, entry.note, entry.directory is not None, entry.size, entry.need) for entry in found]
+    return model_list.listed(fit.free(load.device), load.dtype)

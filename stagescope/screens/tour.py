@@ -6,6 +6,7 @@ A step sets all that is looked at; within one every key does what it always does
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 from textual.app import ComposeResult
 from textual.content import Content
@@ -20,6 +21,9 @@ from stagescope.screens.widgets.line import Line
 from stagescope.sessions.events import State
 from stagescope.text import printable
 from stagescope.tour import LAYERS, MODEL, STEPS, Step, not_this_model, other_weights
+
+if TYPE_CHECKING:
+    from stagescope.model_list import Listed
 
 ROOMY = 36  # rows of terminal from which all of a step is told at once; below, in two halves of four lines of 80
 
@@ -37,7 +41,7 @@ class Tour(Explore):
     def __init__(
         self,
         load: Load = Load(),
-        models: Callable[[], Sequence[tuple[str, str, bool]]] = tuple,
+        models: Callable[[], Sequence[Listed]] = tuple,
         ascii_only: bool = False,
         record: bool = False,
     ):
