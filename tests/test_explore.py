@@ -30,6 +30,7 @@ from stagescope.screens.similarity import SimilarityScreen
 from stagescope.screens.stages import StagesScreen
 from stagescope.screens.sweep import SweepScreen
 from stagescope.screens.widgets.line import Field, from_line, to_line
+from stagescope.screens.write import WriteScreen
 from stagescope.sessions.events import begun
 
 PROMPT = "The Eiffel Tower is in"  # 6 tokens with the prefix in the fake's tokenizer
@@ -216,6 +217,7 @@ async def test_every_key_does_what_the_help_says():
         "heads": ([], lambda app: isinstance(app.screen, HeadsScreen)),
         "probe": ([], lambda app: isinstance(app.screen, ProbeScreen)),
         "similarity": ([], lambda app: isinstance(app.screen, SimilarityScreen)),
+        "write": ([], lambda app: isinstance(app.screen, WriteScreen)),
         "column": ([], lambda app: "a±m" in drawn(app) and "▲" in drawn(app)),
         "pin": ([], lambda app: app.explore.deck.prompts == (PROMPT,)),
         "deck_back": ([], lambda app: "the deck is empty: p pins this prompt" in drawn(app)),
