@@ -310,7 +310,9 @@ class Model:
             what = type(request).__name__
             raise EngineError("usage", f"a {what} is no request.", 'Ask for one of the protocol: ss.Read("...").')
         engine = self._open()
-        replies = collected(list(_replies((engine,), engine.answer(request), self.progress)))
+        replies: tuple[Reply, ...] = ()
+        for reply in _replies((engine,), engine.answer(request), self.progress):
+            replies = collected((*replies, reply))
         answer = Answer(self._load, engine.info, request, replies, _position(request))
         for reply in replies:  # what rests on others is told with them; a sweep by itself, Sweeps tell all
             alone = reply is not answer.last or isinstance(reply, Sweep)

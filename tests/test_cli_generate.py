@@ -8,6 +8,7 @@ import sys
 import pexpect
 import pytest
 
+from stagescope.engine import load
 from stagescope.reports.generation import flowing, folded
 
 PROMPT = "the quick brown fox"
@@ -45,17 +46,28 @@ def test_several_edits_stand_below_each_other_and_a_seed_draws_the_same(stagesco
 
 
 @pytest.mark.usefixtures("home")
-def test_every_schedule_of_a_sweep_is_continued(stagescope):
-    words = ("sweep", PROMPT, "the cat sat", "--kind", "drop", "--generate", "4")
+def test_every_schedule_of_a_sweep_is_continued(stagescope, monkeypatch):
+    words = ("sweep", PROMPT, "the cat sat", "--no-bos", "--kind", "drop", "--generate", "4")  # its prefix is known without weights
     made = json.loads(stagescope(*words, "--json").out)
     assert [one["prompt"] for one in made["generations"]] == [PROMPT, "the cat sat"]
     assert [text["schedule"] for text in made["generations"][0]["texts"]] == ["", *(f"drop {layer}" for layer in range(6))]
-    alone = json.loads(stagescope("generate", PROMPT, "--edit", "drop 4", "--tokens", "4", "--json").out)
+    alone = json.loads(stagescope("generate", PROMPT, "--no-bos", "--edit", "drop 4", "--tokens", "4", "--json").out)
     of_sweep = made["generations"][0]["texts"][5]
     assert [step["id"] for step in of_sweep["steps"]] == [step["id"] for step in alone["texts"][1]["steps"]]
-    shown = stagescope(*words).out  # from the cache
+    monkeypatch.setattr(load, "load", None)  # the cache needs no weights
+    shown = stagescope(*words).out
     assert shown.count("greedy, up to 4 tokens") == 2 and shown.count("KL forced") == 2
     assert "generations" not in json.loads(stagescope(*words[:-2], "--json").out)
+    assert "drop 4" in stagescope("generate", PROMPT, "--no-bos", "--edit", "drop 4", "--tokens", "4").out
+
+
+@pytest.mark.usefixtures("home")
+def test_a_schedule_that_a_prompt_has_no_place_for_is_marked_and_the_rest_continued(stagescope, tmp_path):
+    (tmp_path / "schedules").write_text("drop 1 @12\ndrop 2\n")
+    words = ("sweep", PROMPT, "the", "--schedules", str(tmp_path / "schedules"), "--generate", "2", "--json")
+    ran = stagescope(*words)
+    of = {one["prompt"]: [text["schedule"] for text in one["texts"]] for one in json.loads(ran.out)["generations"]}
+    assert ran.code == 0 and of == {PROMPT: ["", "drop 1 @12", "drop 2"], "the": ["", "drop 2"]} and "position 12" in ran.err
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from dataclasses import fields, replace
 
 import numpy as np
 import pytest
+import tiny_models
 import torch
 from test_comparison import loaded
 from test_generation import MILD, N, NUMBERS, PROMPT, prompt_ids, write
@@ -333,7 +334,7 @@ def test_what_was_stopped_is_not_kept(kept: LocalEngine) -> None:
 def test_a_text_kept_is_not_one_that_other_tokens_end(kept: LocalEngine, monkeypatch) -> None:
     *_, found = kept.answer(Generate(PROMPT, (), N))
     assert kept.known(Generate(PROMPT, (), N, seed=9)).cached  # greedy draws nothing
-    monkeypatch.setattr(kept.net.bridge.original_model.generation_config, "eos_token_id", int(found.ids[0, 2]))
+    monkeypatch.setattr(kept, "ends", frozenset([int(found.ids[0, 2])]))
     *_, sooner = kept.answer(Generate(PROMPT, (), N))
     assert sooner.length(0) <= 3 and sooner.ended[0] and not sooner.cached
 
@@ -354,3 +355,33 @@ def test_a_wave_later_stands_beside_the_text_that_the_first_one_wrote(engine: Lo
     assert len(calls) == 2
     np.testing.assert_array_equal(found.ids, whole.ids)
     np.testing.assert_allclose(found.forced_kl_nats, whole.forced_kl_nats, rtol=1e-4, atol=1e-5)
+
+
+def test_logits_that_are_no_numbers_end_their_text_with_a_note(tmp_path) -> None:
+    """Of a layer that the edit leaves out, and the other way round."""
+    engine = loaded(tiny_models.build("llama", tmp_path))
+    with torch.no_grad():
+        engine.net.bridge.blocks[3].original_component.mlp.down_proj.weight.fill_(float("inf"))
+    for schedules, sound in ((("drop 3", "drop 2"), (1,)), (("drop 3",), (1,))):
+        found = write(engine, *schedules)
+        assert found.complete and set(found.notes) == set(range(len(schedules) + 1)) - set(sound)
+        assert found.notes[0] == "its logits are no numbers at step 0" and not found.ended.any()
+        assert [found.length(text) for text in range(len(schedules) + 1)] == [N * (text in sound) for text in range(len(schedules) + 1)]
+        assert np.isnan(found.kl_nats[1]).all() and not np.isnan(found.p[1]).any()
+
+
+def test_another_model_loaded_meanwhile_changes_nothing(kept: LocalEngine, tmp_path) -> None:
+    load = kept.request
+    request = Generate(PROMPT, ("drop 2",), N)
+    replies = kept.answer(request)
+    seen = [next(replies) for _ in range(4)]
+    first = next(reply for reply in seen if isinstance(reply, Generation))
+    for _ in kept.answer(replace(load, model=str(tiny_models.build("gpt2", tmp_path)))):
+        pass
+    *_, last = replies
+    assert last.model == first.model and last.length(1) == N
+    assert kept.known(request) is None  # it is not this model's
+    for _ in kept.answer(load):
+        pass
+    again = kept.known(request)
+    assert again.cached and again.ids.tolist() == last.ids.tolist()

@@ -9,12 +9,13 @@ from rich.cells import cell_len
 from test_explore import HARMFUL, drawn, unwrapped, until
 
 from stagescope.answers import as_numbers
-from stagescope.engine import fake
+from stagescope.engine import fake, fake_texts
 from stagescope.engine.fake import FakeEngine
 from stagescope.engine.protocol import Failure, Generate
 from stagescope.screens.asking import Chosen
 from stagescope.screens.write import WriteScreen
 from stagescope.screens.write_words import settings, with_settings
+from stagescope.text import visible
 
 EDIT = "drop 3"
 
@@ -56,18 +57,32 @@ async def test_texts_grow_token_by_token_and_the_cursor_follows_until_it_is_move
         assert screen.step == found.parts_at(1) and f"parts at step {screen.step}" in drawn(pilot.app)
 
 
-async def test_escape_keeps_what_is_written_and_r_writes_it_anew():
-    engine = FakeEngine(delay=0.02)
+async def test_escape_keeps_what_is_written_and_r_writes_it_anew(monkeypatch):
+    engine, steps, real = FakeEngine(), 3, fake_texts.generations
+
+    def some(*asked):
+        """So many steps, and then the engine is at work for ever."""
+        for step, found in enumerate(real(*asked)):
+            if step == steps:
+                engine.gates[Generate].clear()
+            yield found
+
+    monkeypatch.setattr(fake_texts, "generations", some)
+    engine.gates[Generate] = asyncio.Event()
+    engine.gates[Generate].set()
     async with writing(engine=engine, settled=None) as (screen, pilot, _):
-        await until(pilot, lambda: screen.n_steps >= 3)
+        await until(pilot, lambda: screen.n_steps == 3 and not engine.gates[Generate].is_set())
+        await press(pilot, "home", "right")
+        assert "ended" not in drawn(pilot.app)  # what is not written yet has not ended
         await pilot.press("escape")
-        assert screen.running is None and 3 <= screen.n_steps < 40
+        assert screen.running is None and screen.n_steps == 3
         await until(pilot, lambda: "stopped: r writes it anew" in drawn(pilot.app))
-        assert len(as_numbers(screen.answer()).rows) >= 6  # what is there can be exported
-        engine.delay = None
+        assert len(as_numbers(screen.answer()).rows) == 6  # what is there can be exported
+        steps = 99
+        engine.gates[Generate].set()
         await pilot.press("r")
         await settled(pilot)
-        assert screen.n_steps == 40 and len(engine.requests) == 2
+        assert screen.n_steps == 40 and screen.step == 39 and len(engine.requests) == 2
 
 
 async def test_a_step_opens_in_the_stack_as_a_prompt():
@@ -106,6 +121,24 @@ async def test_sampling_is_typed_and_s_draws_with_the_next_seed():
         assert len(engine.requests) == 3
     async with writing("", sampling=screen.request) as (_, _, engine):  # as the last one was left
         assert engine.requests[0] == Generate(PROMPT, (), 7, 0.8, 5, seed=1)
+
+
+@pytest.mark.parametrize("width", [80, 160, 200])
+async def test_a_click_chooses_the_step_and_the_text_it_is_made_on(width):
+    async with writing(size=(width, 40)) as (screen, pilot, _):
+        row = next(line for line in drawn(pilot.app).splitlines() if line.startswith("▸  39"))
+        edge = row.index(visible(screen.generation.texts[int(screen.generation.ids[1, 39])]), 40 if width == 80 else 60)
+        for x, side in ((edge, 1), (edge - 2, 0), (1, 0), (edge + 3, 1)):
+            step = screen.drawn_steps[1]
+            await pilot.click("#table", offset=(x, 2))
+            await until(pilot, lambda wanted=(side, step): (screen.side, screen.step) == wanted and not screen.moved)
+
+
+async def test_a_text_whose_logits_are_no_numbers_says_so():
+    async with writing() as (screen, pilot, _):
+        screen.generation.notes[1] = "its logits are no numbers at step 7"
+        screen.draw()
+        await until(pilot, lambda: "edit: its logits are no numbers at step 7" in drawn(pilot.app))
 
 
 async def test_a_failure_is_told():

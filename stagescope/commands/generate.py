@@ -33,6 +33,7 @@ def arguments(words: list[str]) -> argparse.Namespace:
 
 def generate(args: argparse.Namespace) -> int:
     load = load_request(args)
+    from stagescope.engine import generation
     from stagescope.engine.local import LocalEngine
     from stagescope.engine.protocol import Generate, Generation, ModelInfo, Progress
     from stagescope.reports import generation as report
@@ -46,8 +47,11 @@ def generate(args: argparse.Namespace) -> int:
     def work() -> Iterator[Reply]:
         for reply in engine.answer(load):
             yield reply
-            if isinstance(reply, ModelInfo) and not reply.loaded and engine.certain:
-                engine.known(request)  # a mistake in it costs no loading
+            if isinstance(reply, ModelInfo) and not reply.loaded:
+                generation.check(request, reply)  # a mistake in it costs no loading
+                if found := engine.known(request):
+                    yield found
+                    return
         for reply in engine.answer(request):
             if shown and isinstance(reply, Generation):
                 shown.show(reply)

@@ -84,7 +84,8 @@ def _continued(swept: list[Sweep] | CorpusSweep, n_tokens: int | None) -> list[G
         return []
     schedules: dict[str, dict[str, None]] = {}
     for sweep in swept:
-        schedules.setdefault(sweep.prompt, {}).update(dict.fromkeys(row.schedule for row in sweep.rows))
+        sound = (row.schedule for at, row in enumerate(sweep.rows) if at not in sweep.notes)  # the table says what is wrong with them
+        schedules.setdefault(sweep.prompt, {}).update(dict.fromkeys(sound))
     return [Generate(prompt, tuple(of), n_tokens) for prompt, of in schedules.items()]
 
 

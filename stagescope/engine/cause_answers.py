@@ -37,8 +37,7 @@ def known(engine: LocalEngine, request: OfCauses) -> Reply | None:
         return None
     asked = (request, engine.info, engine.request, engine.tokenizer)
     if isinstance(request, Generate):
-        asked = generation.settle(*asked)
-        return generation.recalled(asked, engine) if engine.net else None
+        return generation.recalled(engine, request)
     return (_OF_TEXTS | _OF_PROMPT | _OF_TWO)[type(request)].recalled(*asked)
 
 

@@ -69,6 +69,18 @@ def read_config(directory: Path) -> dict:
     return read_object(directory / "config.json", hint)
 
 
+def end_tokens(directory: Path) -> frozenset[int]:
+    """The ids that end a text: those of generation_config.json, else of config.json, as transformers' `generate` has it."""
+    for file in ("generation_config.json", "config.json"):
+        try:
+            ends = json.loads((directory / file).read_text("utf-8")).get("eos_token_id")
+        except (OSError, ValueError, AttributeError):
+            continue
+        if ends is not None:
+            return frozenset([ends] if isinstance(ends, int) else ends)
+    return frozenset()
+
+
 def weight_files(directory: Path) -> list[Path]:
     """The files transformers would read: one safetensors file, its shards, or the same as .bin; [] when none.
 

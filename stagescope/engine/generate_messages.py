@@ -56,6 +56,7 @@ class Generation(Told):
     ended: np.ndarray  # [S] bool: the model ended the text by itself
     pieces: tuple[tuple[str, ...], ...]  # S of up to N: what each token adds to the text, as it is, not made harmless
     reads_back: np.ndarray  # [S, N] bool: prompt and text up to and with the token are read as these tokens again
+    notes: dict[int, str] = field(default_factory=dict)  # text -> why it stops short of its end: its logits are no numbers
     texts: dict[int, str] = field(default_factory=dict)  # harmless text of every token id above
     complete: bool = False
     milliseconds: float = float("nan")

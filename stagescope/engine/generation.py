@@ -8,11 +8,9 @@ and values. All runs stand at one position: they pass a layer together, the lowe
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
 
 from stagescope.engine import cache, question
 from stagescope.engine.plan import Plan, uses_means
@@ -20,8 +18,6 @@ from stagescope.engine.progress import progress
 from stagescope.engine.protocol import EngineError, Generate, Generation, Load, ModelInfo, Progress, Read
 from stagescope.engine.question import Question
 from stagescope.engine.schedule import anchored, resolve
-from stagescope.engine.tokens import PromptError, Token, encode, texts
-from stagescope.text import printable
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -30,12 +26,14 @@ if TYPE_CHECKING:
     from stagescope.engine.blocks import Network
     from stagescope.engine.local import LocalEngine
     from stagescope.engine.runner import Node
+    from stagescope.engine.written import Written
 
 STAGE = "writing"
 MOST_TOKENS = 2_000  # of one text: at each the whole of it is spelled and sent
 COLDEST = 1e-3  # below this a temperature other than 0 overflows
 RUNS_AT_ONCE = 256  # whose logits are held together, as in a sweep
 OF_MEMORY = 0.5  # of Network.memory, for keys and values
+NO_NUMBERS = "its logits are no numbers"
 
 # ------------------------------------------------------------------------------------------- asked and kept
 
@@ -50,9 +48,32 @@ class Asked:
     plans: tuple[Plan, ...]  # over the prompt and what is written
 
 
+def check(request: Generate, info: ModelInfo) -> None:
+    """What is wrong whatever the prompt's tokens are: sampling, schedules. Raises EngineError."""
+
+    def refuse(what: str, hint: str) -> None:
+        raise EngineError("usage", f"{what}.", hint)
+
+    temperature, top_k, top_p = request.temperature, request.top_k, request.top_p
+    if not 1 <= request.tokens <= MOST_TOKENS:
+        refuse(f"{request.tokens} tokens cannot be written", f"Give 1 to {MOST_TOKENS:,}.")
+    if temperature != 0 and not COLDEST <= temperature <= 100:
+        refuse(f"the temperature cannot be {temperature}", f"Give 0 for the likeliest token, or {COLDEST} to 100.")
+    if top_k is not None and top_k < 1:
+        refuse(f"top-k cannot be {top_k}", "Give 1 or more.")
+    if top_p is not None and not 0 < top_p <= 1:
+        refuse(f"top-p cannot be {top_p}", "Give 0 to 1.")
+    if not 0 <= request.seed < 2**63:
+        refuse(f"the seed cannot be {request.seed}", "Give a whole number from 0 on.")
+    if not temperature and (top_k is not None or top_p is not None):
+        refuse("top-k and top-p say what is drawn from, and nothing is drawn at temperature 0", "Give a temperature.")
+    for schedule in request.schedules:
+        question.planned(schedule, info, None)
+
+
 def settle(request: Generate, info: ModelInfo, load: Load, tokenizer: Any) -> Asked:
-    """Raises EngineError as for a Read, and for sampling that cannot be."""
-    _check(request)
+    """Raises EngineError as `check`, and as for a Read."""
+    check(request, info)
     asked = [question.question(Read(request.prompt, text), load, info, tokenizer) for text in ("", *request.schedules)]
     length, n_tokens = len(asked[0].ids), request.tokens
     if length + n_tokens > info.n_ctx:
@@ -65,23 +86,6 @@ def settle(request: Generate, info: ModelInfo, load: Load, tokenizer: Any) -> As
     return Asked(request, asked[0].ids, tuple(str(one.schedule) for one in asked), plans)
 
 
-def _check(request: Generate) -> None:
-    wrong = {
-        f"{request.tokens} tokens cannot be written": (not 1 <= request.tokens <= MOST_TOKENS, f"Give 1 to {MOST_TOKENS:,}."),
-        f"the temperature cannot be {request.temperature}": (
-            request.temperature != 0 and not COLDEST <= request.temperature <= 100,
-            f"Give 0 for the likeliest token, or {COLDEST} to 100."),
-        f"top-k cannot be {request.top_k}": (request.top_k is not None and request.top_k < 1, "Give 1 or more."),
-        f"top-p cannot be {request.top_p}": (request.top_p is not None and not 0 < request.top_p <= 1, "Give 0 to 1."),
-        f"the seed cannot be {request.seed}": (not 0 <= request.seed < 2**63, "Give a whole number from 0 on."),
-        "top-k and top-p say what is drawn from, and nothing is drawn at temperature 0": (
-            not request.temperature and (request.top_k is not None or request.top_p is not None), "Give a temperature."),
-    }  # fmt: skip
-    for what, (holds, hint) in wrong.items():
-        if holds:
-            raise EngineError("usage", f"{what}.", hint)
-
-
 def _plan(asked: Question, info: ModelInfo, n_positions: int) -> Plan:
     """Of prompt and continuation: positions are anchored in the prompt, and a schedule that names all of its positions does
     not name those that are written."""
@@ -89,23 +93,36 @@ def _plan(asked: Question, info: ModelInfo, n_positions: int) -> Plan:
     return resolve(anchored(asked.schedule, len(asked.ids)), info.n_layers, n_positions=n_positions, **shape)
 
 
-def recalled(asked: Asked, engine: LocalEngine) -> Generation | None:
-    """The answer from the cache. Needs the weights, with which the tokens come that end a text."""
-    found = cache.get(_key(asked, engine))
-    if not isinstance(found, Generation):
-        return None
-    return replace(question.as_asked(found, engine.info), schedules=asked.schedules, asked=asked.request)
+def recalled(engine: LocalEngine, request: Generate) -> Generation | None:
+    """The answer from the cache; works before the weights are loaded. Raises as `settle`."""
+    info, load = engine.info, engine.request
+    asked = settle(request, info, load, engine.tokenizer)
+    for dtype, device in question.machines(info, load):
+        found = cache.get(_key(asked, info, load, engine.ends, dtype, device))
+        if isinstance(found, Generation):
+            return replace(question.as_asked(found, info), schedules=asked.schedules, asked=request)
+    return None
 
 
-def _key(asked: Asked, engine: LocalEngine) -> str:
-    request, info = asked.request, engine.info
-    of = replace(request, schedules=(), seed=request.seed if request.temperature else 0)  # with the prompt: does a text read back
+def _key(asked: Asked, info: ModelInfo, load: Load, ends: frozenset[int], dtype: str, device: str) -> str:
+    request = asked.request
+    of = replace(request, schedules=(), seed=request.seed if request.temperature else 0)  # the prompt says what reads back
     text = question.means_text(info) if any(map(uses_means, asked.plans)) else None
-    rest = (text, info.dtype, info.device.split(":")[0], question.prefix_id(info), engine.request.chat, sorted(_end_tokens(engine.net)))
+    rest = (text, dtype, device, question.prefix_id(info), load.chat, sorted(ends))
     return cache.key("generation", info.fingerprint, asked.ids, asked.plans, vars(of), *rest)
 
 
 # --------------------------------------------------------------------------------------------------- running
+
+
+@dataclass(frozen=True)
+class _Model:
+    """What writes, as it is when it begins: another model may be loaded meanwhile."""
+
+    net: Network
+    averages: Averages | None
+    ends: frozenset[int]  # tokens that end a text
+    checkpoint: Callable[[], None]
 
 
 def take(engine: LocalEngine, asked: Asked) -> Iterator[Progress | Generation]:
@@ -113,21 +130,30 @@ def take(engine: LocalEngine, asked: Asked) -> Iterator[Progress | Generation]:
 
     Means that a plan replaces by must have been measured.
     """
-    request, began = asked.request, time.monotonic()
-    written = _Written(engine, asked)
+    from stagescope.engine.written import Written
+
+    request, info, load, began = asked.request, engine.info, engine.request, time.monotonic()
+    model = _Model(engine.net, engine.averages, engine.ends, engine.checkpoint)
+    key = _key(asked, info, load, engine.ends, info.dtype, info.device.split(":")[0])
+    written = Written(asked, info, load, engine.net.tokenizer)
+
+    def so_far(complete: bool = False) -> Generation:
+        return written.so_far((time.monotonic() - began) * 1000, complete)
+
     edits = list(range(1, len(asked.plans)))
     begun = 0  # edits of the waves before
     while begun < len(edits) or not begun:
-        wave = _prefill(engine, asked, edits[begun:])
-        for step in _write(engine, asked, wave, written):
+        wave = _prefill(model, asked, edits[begun:])
+        n = len(wave.edits)
+        for step in _write(model, asked, wave, written):
             of_wave = (step + 1) / request.tokens
-            yield progress(STAGE, began, (begun + len(wave.edits) * of_wave) / len(edits) if edits else of_wave)
-            yield written.so_far(began)
-        begun += max(len(wave.edits), 1)
+            yield progress(STAGE, began, (begun + n * of_wave) / len(edits) if edits else of_wave)
+            yield so_far()
+        begun += max(n, 1)
         del wave  # before the next is run
-    found = replace(written.so_far(began), complete=True)
-    if engine.request.cache:
-        cache.put(_key(asked, engine), found)
+    found = so_far(complete=True)
+    if load.cache:
+        cache.put(key, found)
     yield found
 
 
@@ -151,36 +177,49 @@ class _Run:
 
 @dataclass(eq=False)
 class _Wave:
-    """The runs that write together. edits: of the plans, those it holds."""
+    """The runs that write together; None where a text has ended."""
 
-    edits: list[int]
-    baseline: _Run  # the baseline over its own text
-    edited: list[_Run]  # each schedule over its own text
-    beside: list[_Run]  # the baseline over the schedule's text: `baseline` until they part
-    forced: list[_Run]  # the schedule over the baseline's text: that of `edited` until they part
-    parted: list[bool]
+    edits: list[int]  # of the plans, those it holds
+    baseline: _Run | None  # the baseline over its own text
+    edited: list[_Run | None]  # each schedule over its own text
+    beside: list[_Run | None]  # the baseline over the schedule's text: `baseline` until they part
+    forced: list[_Run | None]  # the schedule over the baseline's text: that of `edited` until they part
+
+    def part(self, index: int, base_goes: bool, edit_goes: bool) -> None:
+        """From here on the two texts have other words."""
+        run = self.edited[index]
+        self.beside[index] = self.baseline.copy() if edit_goes else None
+        self.forced[index] = (run.copy() if edit_goes else run) if base_goes else None
+
+    def let_go(self, base_goes: bool, edits_go: Sequence[bool]) -> None:
+        """Of texts that have ended."""
+        for index, goes in enumerate(edits_go):
+            if not goes:
+                self.edited[index] = self.beside[index] = None
+            if not base_goes:
+                self.forced[index] = None
+        self.baseline = self.baseline if base_goes else None
 
 
-def _prefill(engine: LocalEngine, asked: Asked, edits: Sequence[int]) -> _Wave:
+def _prefill(model: _Model, asked: Asked, edits: Sequence[int]) -> _Wave:
     """Run the prompt under the baseline and as many of the schedules as can be held, sharing what they share."""
     import torch
 
     from stagescope.engine import blocks, keys_values, runner
     from stagescope.engine.runner import Node
 
-    engine.checkpoint()
-    net, n_tokens = engine.net, asked.request.tokens
-    past = keys_values.Past(net.n_layers, 0, len(asked.ids) + n_tokens)
+    model.checkpoint()
+    net = model.net
+    past = keys_values.Past(net.n_layers, 0, len(asked.ids) + asked.request.tokens)
     begun = blocks.start(net, torch.tensor([asked.ids]), past)
     root = Node(x=begun.x[0])
-
     base = runner.path(root, asked.plans[0])
 
     def run(plans: Sequence[Plan]) -> list[list[Node]]:
         paths = [runner.path(root, plan) for plan in plans]
         needed = {id(node) for node in (*base, *(path[-1] for path in paths))}  # schedules fork from it; what each says
-        for _ in runner.steps(net, begun, paths, engine.averages, norms=False, keep=lambda node: id(node) in needed):
-            engine.checkpoint()
+        for _ in runner.steps(net, begun, paths, model.averages, norms=False, keep=lambda node: id(node) in needed):
+            model.checkpoint()
         return paths
 
     run(asked.plans[:1])
@@ -192,174 +231,90 @@ def _prefill(engine: LocalEngine, asked: Asked, edits: Sequence[int]) -> _Wave:
         if wave and (held > room or 3 * len(wave) + 4 > RUNS_AT_ONCE):
             break
         wave.append(edit)
-    paths = run([asked.plans[edit] for edit in wave])
+    edited = [_Run(path).copy() for path in run([asked.plans[edit] for edit in wave])]
     baseline = _Run(base).copy()
-    edited = [_Run(path).copy() for path in paths]
-    return _Wave(wave, baseline, edited, [baseline] * len(wave), list(edited), [False] * len(wave))
+    return _Wave(wave, baseline, edited, [baseline] * len(wave), list(edited))
 
 
-def _write(engine: LocalEngine, asked: Asked, wave: _Wave, written: _Written) -> Iterator[int]:
+def _write(model: _Model, asked: Asked, wave: _Wave, written: Written) -> Iterator[int]:
     """Token after token of the wave's texts; the number of each step."""
     import torch
 
-    from stagescope.engine import blocks, keys_values, runner, sampling
+    from stagescope.engine import sampling
 
-    net, n_prompt = engine.net, len(asked.ids)
     choose = sampling.sampler(asked.request)
-    ends = _end_tokens(net)
-    going = [True, *(True for _ in wave.edits)]  # whether the baseline's text, each of the others, goes on
+    texts = [0, *wave.edits]
+    going = [True] * len(texts)
     for step in range(asked.request.tokens):
-        runs = _distinct(wave, going)
-        logp = dict(zip(map(id, runs), _log_probs(net, runs), strict=True))
+        logp = _log_probs(model.net, wave)
+        writing = []
+        for text, run in enumerate((wave.baseline, *wave.edited)):
+            if going[text] and bool(logp[id(run)].isnan().any()):
+                going[text], written.notes[texts[text]] = False, f"{NO_NUMBERS} at step {step}"
+            elif going[text]:
+                writing.append((text, run))
+        if not writing:
+            return
         with torch.inference_mode():
-            writers = [wave.baseline, *wave.edited]
-            writing = [text for text, goes in enumerate(going) if goes]
-            drawn = choose(torch.stack([logp[id(writers[text])] for text in writing])).tolist()
-            tokens = dict(zip(writing, drawn, strict=True))
+            drawn = choose(torch.stack([logp[id(run)] for _, run in writing])).tolist()
+            tokens = {text: token for (text, _), token in zip(writing, drawn, strict=True)}
             if going[0] and written.ids[0, step] >= 0:  # a wave before wrote it; in another batch a near tie may fall otherwise
                 tokens[0] = int(written.ids[0, step])
             elif going[0]:
                 written.put(0, step, tokens[0], logp[id(wave.baseline)], logp[id(wave.baseline)])
             for index, edit in enumerate(wave.edits):
-                if going[0]:
+                if going[0] and wave.forced[index] is not None:
                     written.force(edit, step, tokens[0], logp[id(wave.forced[index])], logp[id(wave.baseline)])
                 if going[index + 1]:
                     written.put(edit, step, tokens[index + 1], logp[id(wave.edited[index])], logp[id(wave.beside[index])])
-        for text in writing:
-            if tokens[text] in ends:
-                going[text] = False
-                written.ended[([0] + wave.edits)[text]] = True
-        is_last = step + 1 == asked.request.tokens or not any(going)
+        for text, token in tokens.items():
+            if token in model.ends:
+                going[text], written.ended[texts[text]] = False, True
         yield step
-        if is_last:
+        if step + 1 == asked.request.tokens or not any(going):
             return
-        engine.checkpoint()
+        model.checkpoint()
         for index in range(len(wave.edits)):
-            if index + 1 in tokens and not wave.parted[index] and tokens[0] != tokens[index + 1]:
-                wave.parted[index] = True
-                wave.beside[index] = wave.baseline.copy()
-                wave.forced[index] = wave.edited[index].copy()
-        newest = _newest(wave, going, tokens)
-        runs = [run for run, _ in newest]
-        past = keys_values.Past(net.n_layers, n_prompt + step, n_prompt + asked.request.tokens)
-        begun = blocks.start(net, torch.tensor([[token] for _, token in newest]), past)
-        for run, x in zip(runs, begun.x, strict=True):
-            run.nodes[0].x = x
-            for node in run.nodes[1:]:
-                node.x = None
-        for _ in runner.steps(net, begun, [run.nodes for run in runs], engine.averages, norms=False, keep=lambda node: False):
-            engine.checkpoint()
+            is_one_text = wave.baseline is not None and wave.beside[index] is wave.baseline
+            if is_one_text and tokens.get(0) != tokens.get(index + 1):
+                wave.part(index, going[0], going[index + 1])
+        wave.let_go(going[0], going[1:])
+        _advance(model, wave, tokens, len(asked.ids) + step, len(asked.ids) + asked.request.tokens)
 
 
-def _newest(wave: _Wave, going: list[bool], tokens: dict[int, int]) -> list[tuple[_Run, int]]:
-    """The runs that go on, each once, with the token that each reads now."""
-    found = [(wave.baseline, tokens[0])] if going[0] else []
-    for index, goes in enumerate(going[1:]):
-        if going[0]:
-            found.append((wave.forced[index], tokens[0]))
-        if goes:
-            found += [(wave.edited[index], tokens[index + 1]), (wave.beside[index], tokens[index + 1])]
-    return list({id(run): (run, token) for run, token in found}.values())
+def _runs(wave: _Wave) -> dict[int, tuple[_Run, int]]:
+    """Every run that goes on, once, with the text that it reads: by id."""
+    found = [(wave.baseline, 0)]
+    for index in range(len(wave.edits)):
+        found += [(wave.forced[index], 0), (wave.edited[index], index + 1), (wave.beside[index], index + 1)]
+    return {id(run): (run, text) for run, text in found if run is not None}
 
 
-def _distinct(wave: _Wave, going: list[bool]) -> list[_Run]:
-    return [run for run, _ in _newest(wave, going, dict.fromkeys(range(len(going)), 0))]
-
-
-def _log_probs(net: Network, runs: list[_Run]) -> Tensor:
-    """[R, V] of what each run says next."""
+def _log_probs(net: Network, wave: _Wave) -> dict[int, Tensor]:
+    """[V] of what each run says next, by its id."""
     import torch
 
     from stagescope.engine import lens
 
+    runs = _runs(wave)
     with torch.inference_mode():
-        return lens.log_probs(net, torch.stack([run.nodes[-1].x[-1] for run in runs]))
+        found = lens.log_probs(net, torch.stack([run.nodes[-1].x[-1] for run, _ in runs.values()]))
+    return dict(zip(runs, found, strict=True))
 
 
-def _end_tokens(net: Network) -> set[int]:
-    """The tokens at which the model ends a text, as its authors say."""
-    model = net.bridge.original_model
-    told = [getattr(getattr(model, name, None), "eos_token_id", None) for name in ("generation_config", "config")]
-    ends = next((ends for ends in told if ends is not None), [])
-    return {ends} if isinstance(ends, int) else set(ends)
+def _advance(model: _Model, wave: _Wave, tokens: dict[int, int], position: int, room: int) -> None:
+    """Every run reads the newest token of its text, at one position."""
+    import torch
 
+    from stagescope.engine import blocks, keys_values, runner
 
-# ----------------------------------------------------------------------------------------- what was written
-
-
-class _Written:
-    """The texts so far, and what is measured of them."""
-
-    def __init__(self, engine: LocalEngine, asked: Asked):
-        self.engine, self.asked = engine, asked
-        shape = (len(asked.plans), asked.request.tokens)
-        self.ids = np.full(shape, -1, np.int32)
-        names = ("p", "base_p", "entropy_bits", "base_entropy_bits", "kl_nats", "forced_p", "forced_kl_nats")
-        self.measured = {name: np.full(shape, np.nan, np.float32) for name in names}
-        self.ended, self.reads_back = np.zeros(shape[0], bool), np.zeros(shape, bool)
-        self.pieces: list[list[str]] = [[] for _ in asked.plans]
-        self.texts: dict[int, str] = {}
-        spelled = texts(engine.tokenizer, asked.ids)
-        self.tokens = tuple(Token(token, spelled[token]) for token in asked.ids)
-        self.start = _decoded(engine.tokenizer, asked.ids)
-
-    def put(self, text: int, step: int, token: int, logp: Tensor, base: Tensor) -> None:
-        """A token of a text. logp, base [V]: of the schedule that writes it, of the baseline given the same words."""
-        from stagescope.engine.metrics import entropy_bits, kl_nats
-
-        self.ids[text, step] = token
-        of = {"p": logp[token].exp(), "base_p": base[token].exp(), "entropy_bits": entropy_bits(logp)}
-        of |= {"base_entropy_bits": entropy_bits(base), "kl_nats": 0.0 if logp is base else kl_nats(base, logp)}
-        if text == 0:
-            of |= {"forced_p": of["p"], "forced_kl_nats": 0.0}
-        self._keep(text, step, of)
-        self._spell(text, step)
-
-    def force(self, text: int, step: int, token: int, logp: Tensor, base: Tensor) -> None:
-        """The baseline's token, under another schedule."""
-        from stagescope.engine.metrics import kl_nats
-
-        self._keep(text, step, {"forced_p": logp[token].exp(), "forced_kl_nats": kl_nats(base, logp)})
-
-    def _keep(self, text: int, step: int, values: dict[str, Any]) -> None:
-        for name, value in values.items():
-            self.measured[name][text, step] = float(value)
-
-    def _spell(self, text: int, step: int) -> None:
-        """What the token adds to the text: nothing while it is half a character."""
-        tokenizer, ids = self.engine.tokenizer, self.ids[text, : step + 1].tolist()
-        self.texts |= texts(tokenizer, ids[-1:])
-        whole, before = _decoded(tokenizer, [*self.asked.ids, *ids]), self.start + "".join(self.pieces[text])
-        is_whole = whole.startswith(before) and not whole.endswith("\ufffd")
-        self.pieces[text].append(whole[len(before) :] if is_whole else "")
-        self.reads_back[text, step] = is_whole and self._reads_back("".join(self.pieces[text]), ids)
-
-    def _reads_back(self, written: str, ids: list[int]) -> bool:
-        if self.engine.request.chat:  # the prompt stands in the template, and the text after it
-            return False
-        prefix = self.engine.info.prefix
-        try:
-            again = encode(self.engine.tokenizer, self.asked.request.prompt + written, prefix.id if prefix else None)
-        except PromptError:
-            return False
-        return again == [*self.asked.ids, *ids]
-
-    def so_far(self, began: float) -> Generation:
-        return Generation(
-            model=self.engine.info,
-            prompt=self.asked.request.prompt,
-            tokens=self.tokens,
-            schedules=self.asked.schedules,
-            asked=self.asked.request,
-            ids=self.ids.copy(),
-            **{name: values.copy() for name, values in self.measured.items()},
-            ended=self.ended.copy(),
-            pieces=tuple(map(tuple, self.pieces)),
-            reads_back=self.reads_back.copy(),
-            texts=dict(self.texts),
-            milliseconds=(time.monotonic() - began) * 1000,
-        )
-
-
-def _decoded(tokenizer: Any, ids: Sequence[int]) -> str:
-    return tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
+    runs = list(_runs(wave).values())
+    past = keys_values.Past(model.net.n_layers, position, room)
+    begun = blocks.start(model.net, torch.tensor([[tokens[text]] for _, text in runs]), past)
+    for (run, _), x in zip(runs, begun.x, strict=True):
+        run.nodes[0].x = x
+        for node in run.nodes[1:]:
+            node.x = None
+    paths = [run.nodes for run, _ in runs]
+    for _ in runner.steps(model.net, begun, paths, model.averages, norms=False, keep=lambda node: False):
+        model.checkpoint()

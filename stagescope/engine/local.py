@@ -87,6 +87,7 @@ class LocalEngine:
     tell: Callable[[Progress], None] = lambda progress: None  # of one long step, from within it
     request: Load | None = None
     info: ModelInfo | None = None  # loaded is False until the weights are there
+    ends: frozenset[int] = frozenset()  # tokens that end a text
     certain: bool = False  # whether the tokens of a prompt are known for sure: always once the weights are there
     tokenizer: Any = None
     net: Network | None = None
@@ -160,7 +161,7 @@ class LocalEngine:
         self._free()
         self.net = self.averages = self.census = None
         self.request, self.tokenizer, self.certain = request, tokenizer, certain
-        self.info = replace(preview, fingerprint=fingerprint, prefix=prefix)
+        self.info, self.ends = replace(preview, fingerprint=fingerprint, prefix=prefix), directory.end_tokens(located.directory)
         yield self.info
         from stagescope.engine import (  # torch and transformer_lens: seconds
             load,

@@ -98,7 +98,7 @@ def steps(
     wanted = {id(node): node for nodes in paths for node in nodes if node.x is None}
     waiting = [node for node in wanted.values() if node.parent.x is not None]
     children = Counter(id(node.parent) for node in wanted.values())  # that still have to run
-    at_once = rows_at_once(net, begun.x.shape[1])
+    at_once = rows_at_once(net, begun.x.shape[1], begun.first)
     while waiting:
         layers = min(_layers(node.place) for node in waiting)
         rows = [node for node in waiting if _layers(node.place) == layers][:at_once]
@@ -123,10 +123,15 @@ def steps(
                 node.parent.x = None
 
 
-def rows_at_once(net: Network, n_tokens: int) -> int:
-    """How many rows of n_tokens pass a block together: at most half of net.memory goes into its intermediates."""
-    # Eager attention holds its scores three times, the MLP its hidden layer three times, and eight streams live.
-    row = net.dtype.itemsize * (n_tokens * (8 * net.d_model + 3 * net.d_mlp) + 3 * net.n_heads * n_tokens**2)
+def rows_at_once(net: Network, n_tokens: int, n_before: int = 0) -> int:
+    """How many rows of n_tokens pass a block together: at most half of net.memory goes into its intermediates.
+
+    n_before: positions whose keys and values are put beside them.
+    """
+    # Eager attention holds its scores three times, the MLP its hidden layer three times, and eight streams live; keys and
+    # values of before are put together, and again for every head.
+    scores = 3 * net.n_heads * n_tokens * (n_before + n_tokens)
+    row = net.dtype.itemsize * (n_tokens * (8 * net.d_model + 3 * net.d_mlp) + scores + 4 * n_before * net.d_model)
     return max(1, min(TOKENS_AT_ONCE[net.device.type] // n_tokens, net.memory // 2 // row))
 
 

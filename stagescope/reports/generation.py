@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from rich.cells import cell_len
@@ -38,6 +38,8 @@ def sampling_words(asked: Generate) -> str:
 def parting_words(found: Generation, text: int) -> str:
     """Where a text parts from the baseline's, in a sentence."""
     at, n = found.parts_at(text), found.length(text)
+    if text in found.notes or 0 in found.notes:
+        return f"stopped: {printable(found.notes.get(text) or found.notes[0])}"
     if at is not None:
         return f"parts from the baseline at step {at}" if at else "parts from the baseline at the first step"
     return f"the baseline's, word for word, over {n} token{'s' if n != 1 else ''}"
@@ -50,6 +52,12 @@ def flowing(text: str, ascii_only: bool = False) -> str:
     return printable(text).replace("\\u{a}", "⏎")
 
 
+def ending(found: Generation, text: int) -> str:
+    """What stands after a text that goes on no more: (ended), (its logits are no numbers at step 3); "" of others."""
+    note = found.notes.get(text)
+    return f" ({printable(note)})" if note else " (ended)" if found.ended[text] else ""
+
+
 def mean(values: np.ndarray) -> float:
     """Over the steps that were written; NaN for none."""
     known = values[~np.isnan(values)]
@@ -58,6 +66,28 @@ def mean(values: np.ndarray) -> float:
 
 def name(found: Generation, text: int) -> str:
     return printable(found.schedules[text]) or "baseline"
+
+
+class Cell(NamedTuple):
+    """One step of one of two texts, as tables show it; NaN where nothing is to be told."""
+
+    token: str  # harmless; "ended" at the step after a text's last, "" where none is written
+    p: float
+    entropy_bits: float
+    kl_nats: float  # how far the edit is from the baseline: over the baseline's text there, over its own on its side
+    other_p: float  # what the other run gives the token after the same words
+    parted: bool
+
+
+def cell(found: Generation, text: int, step: int, ascii_only: bool = False) -> Cell:
+    token, n = int(found.ids[text, step]), found.length(text)
+    shown = visible(found.texts[token], ascii_only) if token >= 0 else "ended" if found.ended[text] and step == n else ""
+    kl = other = math.nan
+    if len(found.schedules) > 1:
+        kl, other = (found.forced_kl_nats[1, step], found.forced_p[1, step]) if text == 0 else (found.kl_nats[1, step], found.base_p[1, step])
+    at = found.parts_at(len(found.schedules) - 1)
+    numbers = (float(value) for value in (found.p[text, step], found.entropy_bits[text, step], kl, other))
+    return Cell(shown, *numbers, at is not None and step >= at)
 
 
 # -------------------------------------------------------------------------------------------------- JSON
@@ -83,6 +113,7 @@ def _text_json(found: Generation, text: int) -> dict[str, Any]:
         "schedule": found.schedules[text],
         "text": found.text(text),
         "ended": bool(found.ended[text]),
+        "note": found.notes.get(text),
         "parts_at": found.parts_at(text),
         "kl_nats_mean": number(mean(found.kl_nats[text])),
         "forced_kl_nats_mean": number(mean(found.forced_kl_nats[text])),
@@ -146,18 +177,12 @@ def heading(found: Generation, width: int) -> Text:
 
 
 def step_line(found: Generation, step: int, width: int) -> Text:
-    """Both tokens of a step with p, entropy, and the KL there: on the baseline's side how far the edit is over the baseline's
-    text, on the edit's side over its own."""
+    """Both tokens of a step with p, entropy, and the KL there."""
     line = Text(f"{step:>4}")
-    kls = (found.forced_kl_nats[-1], found.kl_nats[-1])
     for text in range(len(found.schedules)):
-        token = int(found.ids[text, step])
-        shown = visible(found.texts[token]) if token >= 0 else "ended" if step == found.length(text) else ""
-        kl = kls[text] if len(found.schedules) > 1 else [math.nan] * (step + 1)
-        cells = [_form(found.p[text, step], ".3f"), _form(found.entropy_bits[text, step], ".2f"), _form(kl[step], ".3g")]
-        parted = text and (at := found.parts_at(text)) is not None and step >= at
-        line.append(f"  {fit(shown, _room(found, width))}", style="bold" if parted else "")
-        line.append("".join(f"  {cell:>5}" for cell in cells))
+        of = cell(found, text, step)
+        line.append("  ").append(fit(of.token, _room(found, width)), style="bold" if of.parted else "")
+        line.append("".join(f"  {_form(value, form):>5}" for value, form in ((of.p, ".3f"), (of.entropy_bits, ".2f"), (of.kl_nats, ".3g"))))
     return line
 
 
@@ -165,13 +190,13 @@ def whole_texts(found: Generation, width: int) -> list[Text]:
     """Each text whole, and where they part."""
     told = [Text()]
     for text in range(len(found.schedules)):
-        end = " (ended)" if found.ended[text] else ""
+        end = ending(found, text)
         told.append(Text.assemble((f"{name(found, text)}{end}", "bold")))
         told += [Text(f"  {line}") for line in folded(flowing(found.text(text)), width - 2)]
     if len(found.schedules) > 1:
         kl, forced = mean(found.kl_nats[1]), mean(found.forced_kl_nats[1])
         means = f"KL mean {kl:.3g} nats over its own text, {forced:.3g} over the baseline's" if found.length(1) else ""
-        told.append(Text(f"{parting_words(found, 1)}; {means}", style="bold"))
+        told.append(Text("; ".join(filter(None, (parting_words(found, 1), means))), style="bold"))
     return told
 
 
@@ -187,7 +212,7 @@ def continuations(found: Generation, width: int) -> Table:
     for text, shown in enumerate(names):
         at = found.parts_at(text)
         kl = [_form(mean(values[text]), ".3g") if text else "" for values in (found.kl_nats, found.forced_kl_nats)]
-        written = flowing(found.text(text)) + (" (ended)" if found.ended[text] else "")
+        written = flowing(found.text(text)) + ending(found, text)
         written = fit(written, room).rstrip() if cell_len(written) > room else written
         table.add_row(Text(fit(shown, SCHEDULE).rstrip()), "" if at is None else str(at), *kl, Text(written))
     return table

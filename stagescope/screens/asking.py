@@ -140,7 +140,7 @@ class Asking(Sharing):
         return Answer(self.load, self.info, request, replies, getattr(self, "position", -1)) if replies else None
 
     async def _ask(self, request: Request) -> None:
-        came: list[Reply] = []
+        came: tuple[Reply, ...] = ()  # of those that replace each other the last
         try:
             asked = self.rest_of(request)
             async with aclosing(self.app.engine.ask(asked)) as replies:
@@ -151,14 +151,14 @@ class Asking(Sharing):
                             self.draw_status()
                         case Failure():
                             self._failed(request, reply)
-                            came.clear()
+                            came = ()
                         case _:
-                            came.append(reply)
+                            came = collected((*came, reply))
                             self.receive(request, reply)
                             self.draw_soon()
             if came:
                 self.record(asked, came)
-                self._came_whole(request, collected(came))
+                self._came_whole(request, came)
         finally:
             if self.running is request:
                 self.running = None

@@ -72,8 +72,9 @@ class WriteScreen(Asking):
 
     def receive(self, request: Generate, reply: Generation) -> None:
         self.found[request] = reply
-        if self.follows and request == self.request:
-            self.step = self.n_steps - 1
+        if request == self.request:
+            newest = self.n_steps - 1
+            self.step = newest if self.follows else min(self.step, newest)
 
     @property
     def generation(self) -> Generation | None:
@@ -149,6 +150,10 @@ class WriteScreen(Asking):
 
         self.app.push_screen(Ask(question, said.settings(self.request)), answer)
 
+    def action_rest(self) -> None:
+        self.follows = True
+        super().action_rest()
+
     def action_seed(self) -> None:
         if not self.request.temperature:
             self.say(f"greedy draws nothing: {actions.key('sampling')} gives a temperature, such as temperature 0.8")
@@ -177,7 +182,7 @@ class WriteScreen(Asking):
         place = event.get_content_offset(self.table)
         if place is not None and 1 <= place.y <= len(self.drawn_steps):
             self.step, self.follows = self.drawn_steps[place.y - 1], False
-            self._choose(int(place.x >= self.size.width // 2))
+            self._choose(said.side_at(place.x, self.generation, self.size.width))
 
     # ------------------------------------------------------------------------------------------ drawing
 
@@ -202,12 +207,12 @@ class WriteScreen(Asking):
         mark = self.glyphs.cursor if is_chosen else " "
         name = fit(f"{mark} {name}", self.size.width, self.glyphs.ascii_only).rstrip()
         self.names[side].show(Content.styled(name, CHOSEN if is_chosen else QUIET))
-        self.texts[side].styles.height = self.text_lines
+        self.texts[side].styles.height = self.text_height
         if found is None:
             self.texts[side].show("")
             return
-        shown = (self.step, self.size.width, self.text_lines, side == self.side)
-        self.texts[side].show(said.text_lines(found, side, *shown, self.glyphs))
+        shown = (self.step, self.size.width, self.text_height, side == self.side)
+        self.texts[side].show(said.text_window(found, side, *shown, self.glyphs))
 
     def _table(self, found: Generation, width: int) -> Content:
         room, n = self.room(), self.n_steps
@@ -220,7 +225,7 @@ class WriteScreen(Asking):
         return Content("\n").join(drawn)
 
     @property
-    def text_lines(self) -> int:
+    def text_height(self) -> int:
         """Of each text: two, and where the terminal is high as many as the longer one needs."""
         least, most = TEXT_LINES
         if self.lines_left < HIGH or self.generation is None:
@@ -230,7 +235,7 @@ class WriteScreen(Asking):
 
     def room(self) -> int:
         """Steps that fit below the heading."""
-        return max(self.lines_left - AROUND - (1 + self.text_lines) * (1 + len(self.request.schedules)), 1)
+        return max(self.lines_left - AROUND - (1 + self.text_height) * (1 + len(self.request.schedules)), 1)
 
     def doing(self) -> str:
         return "writing" if self.running and not self.dead else super().doing()

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-import re
+import math
 from dataclasses import replace
+from itertools import accumulate
 
-from rich.cells import cell_len
 from textual.content import Content
 
 from stagescope.engine.protocol import Generate, Generation
-from stagescope.reports.generation import flowing, mean
+from stagescope.reports.generation import cell, ending, flowing, folded, mean
 from stagescope.screens.sweep_words import QUIET
 from stagescope.screens.widgets import glyphs as g
 from stagescope.screens.widgets.glyphs import Glyphs
-from stagescope.text import fit, printable, visible
+from stagescope.text import fit, printable
 
 SIDES = ("baseline", "edit")
 TOKEN = 8, 28  # cells of a token in the table: fewest, and most
+START = 6  # cells of cursor and step
 NUMBERS = 27  # cells of the numbers of a side and of what keeps it from the next
 PARTED = "bold"
 SETTINGS = {"temperature": float, "top-k": int, "top-p": float, "seed": int, "tokens": int}
@@ -47,40 +48,40 @@ def with_settings(asked: Generate, text: str) -> Generate:
             kind = "a whole number" if SETTINGS[name] is int else "a number"
             raise ValueError(f"{name} takes {kind}, not “{printable(value.strip())[:30]}”") from None
     default = Generate(asked.prompt, asked.schedules)
-    return replace(default, **{re.sub("-", "_", name): value for name, value in found.items()})
+    return replace(default, **{name.replace("-", "_"): value for name, value in found.items()})
 
 
 # -------------------------------------------------------------------------------------------- both texts
 
 
-def text_lines(found: Generation, side: int, step: int, width: int, lines: int, chosen: bool, glyphs: Glyphs) -> Content:
+def text_window(found: Generation, side: int, step: int, width: int, lines: int, chosen: bool, glyphs: Glyphs) -> Content:
     """A text in `lines` lines of `width` cells that hold the step, which stands out where its side is chosen. From where it
     parts from the other it is bold."""
-    parted = found.parts_at(len(found.schedules) - 1)
-    rows: list[list[tuple[str, str]]] = [[]]
-    used, here = 0, 0
-    for index, piece in enumerate(found.pieces[side]):
-        style = PARTED if parted is not None and index >= parted else ""
-        style = f"{style} reverse".strip() if chosen and index == step else style
-        for character in flowing(piece, glyphs.ascii_only):
-            cells = cell_len(character)
-            if used + cells > width:
-                rows.append([])
-                used = 0
-            rows[-1].append((character, style))
-            used += cells
-        here = len(rows) - 1 if index <= step else here
-    if found.ended[side]:
-        rows[-1].append((" (ended)", QUIET))
-    first = max(min(here - lines // 2, len(rows) - lines), 0)
-    return Content("\n").join(Content.assemble(*row) for row in rows[first : first + lines])
+    flowed = [flowing(piece, glyphs.ascii_only) for piece in found.pieces[side]]
+    starts = [0, *accumulate(map(len, flowed))]  # of each piece, in characters
+    parted, here = found.parts_at(len(found.schedules) - 1), min(step, len(flowed) - 1)
+    rows, at, line_of_step = [], 0, 0
+    for row in folded("".join(flowed), width):
+        line = Content(row)
+        if parted is not None and parted < len(starts):
+            line = line.stylize(PARTED, max(starts[parted] - at, 0))
+        if here >= 0:
+            first, end = starts[here] - at, starts[here + 1] - at
+            if chosen and here == step and end > 0:
+                line = line.stylize("reverse", max(first, 0), end)
+            line_of_step = len(rows) if first >= 0 and first < len(row) else line_of_step
+        rows.append(line)
+        at += len(row)
+    rows[-1] = Content.assemble(rows[-1], (ending(found, side), QUIET))
+    first = max(min(line_of_step - lines // 2, len(rows) - lines), 0)
+    return Content("\n").join(rows[first : first + lines])
 
 
 # --------------------------------------------------------------------------------------------- the table
 
 
 def token_room(n_sides: int, width: int) -> int:
-    return min(max((width - 4 - NUMBERS * n_sides) // n_sides, TOKEN[0]), TOKEN[1])
+    return min(max((width - START + 2 - NUMBERS * n_sides) // n_sides, TOKEN[0]), TOKEN[1])
 
 
 def heading(found: Generation, width: int, glyphs: Glyphs) -> Content:
@@ -94,27 +95,20 @@ def heading(found: Generation, width: int, glyphs: Glyphs) -> Content:
 def row(found: Generation, step: int, side: int, is_here: bool, width: int, glyphs: Glyphs) -> Content:
     """One step: both tokens, with p, entropy, KL, and what the other run gives the token."""
     parts: list[tuple[str, str]] = [(f"{glyphs.cursor if is_here else ' '}{step:>4} ", "")]
-    room, last = token_room(len(found.schedules), width), len(found.schedules) - 1
-    at = found.parts_at(last)
+    room = token_room(len(found.schedules), width)
     for text in range(len(found.schedules)):
-        token = int(found.ids[text, step])
-        shown = visible(found.texts[token], glyphs.ascii_only) if token >= 0 else "ended" if step == found.length(text) else ""
-        kl, other = _beside(found, text, step)
-        numbers = [g.probability(float(found.p[text, step])), g.number(float(found.entropy_bits[text, step])), g.number(kl)]
-        style = "reverse" if is_here and text == side and shown else PARTED if at is not None and step >= at else ""
-        parts.append((fit(shown, room, glyphs.ascii_only), style))
-        parts.append((f" {numbers[0]:>4}  {numbers[1]:>4}  {numbers[2]:>4}  {g.probability(other):>6}  ", ""))
-    line = Content.assemble(*parts)
-    return line.truncate(width, pad=True)
+        of = cell(found, text, step, glyphs.ascii_only)
+        style = "reverse" if is_here and text == side and of.token else PARTED if of.parted else ""
+        parts.append((fit(of.token, room, glyphs.ascii_only), style))
+        numbers = (g.probability(of.p), g.number(of.entropy_bits), g.number(of.kl_nats), g.probability(of.other_p))
+        parts.append((" {:>4}  {:>4}  {:>4}  {:>6}  ".format(*numbers), ""))
+    return Content.assemble(*parts).truncate(width, pad=True)
 
 
-def _beside(found: Generation, text: int, step: int) -> tuple[float, float]:
-    """KL of a side at a step, and what the other run gives its token."""
-    if len(found.schedules) == 1:
-        return float("nan"), float("nan")
-    if text == 0:
-        return float(found.forced_kl_nats[1, step]), float(found.forced_p[1, step])
-    return float(found.kl_nats[1, step]), float(found.base_p[1, step])
+def side_at(x: int, found: Generation, width: int) -> int:
+    """Which side of a row a cell belongs to."""
+    n = len(found.schedules)
+    return int(n > 1 and x >= START + token_room(n, width) + NUMBERS)
 
 
 def summary(found: Generation, glyphs: Glyphs) -> list[str]:
@@ -122,6 +116,8 @@ def summary(found: Generation, glyphs: Glyphs) -> list[str]:
     if len(found.schedules) == 1:
         return ["the baseline alone: an edit writes beside it"]
     at, n = found.parts_at(1), found.length(1)
+    if found.notes:
+        return [f"{SIDES[text]}: {printable(note)}" for text, note in found.notes.items()]
     so_far = "" if found.complete else " so far"
     told = [f"parts at step {at}" if at is not None else f"word for word the baseline's{so_far}"]
     if n:
@@ -132,13 +128,11 @@ def summary(found: Generation, glyphs: Glyphs) -> list[str]:
 
 def point(found: Generation, side: int, step: int, glyphs: Glyphs) -> list[str]:
     """One step of one text in full."""
-    token = int(found.ids[side, step])
-    if token < 0:
-        return [f"step {step}", f"{SIDES[side]} ended"]
-    told = [f"step {step}", f"{SIDES[side]} {visible(found.texts[token], glyphs.ascii_only)} p {g.probability(float(found.p[side, step]))}"]
-    kl, other = _beside(found, side, step)
-    if other == other:
-        told.append(f"p {g.probability(other)} by the {SIDES[1 - side]}")
-    told.append(f"H {g.number(float(found.entropy_bits[side, step]))} bits")
-    told += [f"KL {g.number(kl)} nats"] if kl == kl else []
-    return told
+    of = cell(found, side, step, glyphs.ascii_only)
+    if math.isnan(of.p):
+        return [f"step {step}", f"{SIDES[side]} {of.token or 'not written yet'}"]
+    told = [f"step {step}", f"{SIDES[side]} {of.token} p {g.probability(of.p)}"]
+    if not math.isnan(of.other_p):
+        told.append(f"p {g.probability(of.other_p)} by the {SIDES[1 - side]}")
+    told.append(f"H {g.number(of.entropy_bits)} bits")
+    return told + ([] if math.isnan(of.kl_nats) else [f"KL {g.number(of.kl_nats)} nats"])
