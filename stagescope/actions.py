@@ -322,6 +322,18 @@ def bindings(place: str, priority: bool = False) -> list[Binding]:
     ]
 
 
+def app_bindings(place: str, group: str) -> list[Binding]:
+    """Bindings of an app that has one screen more than the others: `action_` and the place, with the action's name. So the
+    keys work on every screen, whose own come first."""
+    from textual.binding import Binding
+
+    return [
+        Binding(",".join(a.keys), f"app.{place}('{a.name}')", a.label, show=False)
+        for a in of(place)
+        if a.group == group and a.keys
+    ]
+
+
 def key_name(key: str) -> str:
     """A key as people write it: ctrl+r, ↑, esc, ?."""
     return _KEY_NAMES.get(key, key)

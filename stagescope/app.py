@@ -10,6 +10,7 @@ import traceback
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from functools import lru_cache, partial
+from typing import TYPE_CHECKING
 
 from rich.color import ColorSystem
 from textual.app import App, SystemCommand
@@ -28,6 +29,9 @@ from stagescope.sessions.files import Session
 from stagescope.terminal import TerminalDriver
 from stagescope.text import printable
 
+if TYPE_CHECKING:
+    from stagescope.model_list import Listed
+
 COLOURS = {"truecolor": ColorSystem.TRUECOLOR, "256": ColorSystem.EIGHT_BIT, "16": ColorSystem.STANDARD, "mono": ColorSystem.STANDARD}
 _readable = lru_cache(Readable)  # strips remember what a filter made of them
 CLOSE_SECONDS = 5.0  # an engine that does not end in this time is left to the end of its standard input
@@ -36,9 +40,8 @@ CLOSE_SECONDS = 5.0  # an engine that does not end in this time is left to the e
 class StageApp(App[str]):
     """Run with `run_app`. The app's result is the shell command of the last reading.
 
-    engine_factory makes an Engine; it is called again after an engine died. state: what is looked at at first. models: gives
-    (name, note, on disk, size, memory) for the model picker when it opens. ascii_only: no block elements in the stack. record: a session is kept; resumed: one
-    that goes on. color: one of COLOURS, as `console.color_depth` finds it. theme: a name of settings.THEMES. Raises
+    engine_factory makes an Engine; it is called again after an engine died. state: what is looked at at first. models: what
+    the model picker lists, asked when it opens. ascii_only: no block elements in the stack. record: a session is kept; resumed: one that goes on. color: one of COLOURS, as `console.color_depth` finds it. theme: a name of settings.THEMES. Raises
     ScheduleError for a schedule that is wrong whatever the model.
     """
 
@@ -50,7 +53,7 @@ class StageApp(App[str]):
         self,
         engine_factory: Callable[[], Engine],
         state: State = State(),
-        models: Callable[[], Sequence[tuple]] = tuple,
+        models: Callable[[], Sequence[Listed]] = tuple,
         ascii_only: bool = False,
         record: bool = False,
         resumed: Session | None = None,

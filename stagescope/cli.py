@@ -34,11 +34,11 @@ def main(argv: list[str] | None = None) -> NoReturn:
 
 def run(words: list[str]) -> int:
     command, rest = split(words)
+    if command == "config":  # before what the file says stands in the environment too
+        return configure.config_command(configure.arguments(rest))
     config.hand_on()
     if command is None:
         return plain.app(parsers.app_parser().parse_args(rest))
-    if command == "config":
-        return configure.config_command(configure.arguments(rest))
     if command == "session":
         return session.session(session_parser.arguments(rest))
     if command == "compare":

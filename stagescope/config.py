@@ -78,17 +78,6 @@ def flags(load: Any, names: Sequence[str]) -> list[str]:
     return words
 
 
-def look(args: Any) -> dict[str, Any]:
-    """What the app and its drawings are made with: theme, color, glyphs, mouse, recording. Raises ConfigError.
-
-    args: of a command; a flag of it that it has not, or that was not given, is None.
-    """
-    of_args = {"recording": getattr(args, "record", None)}
-    of_args |= {name: getattr(args, name, None) for name in ("theme", "color", "glyphs", "mouse")}
-    found = settings()
-    return {name: found[name].value if flag is None else flag for name, flag in of_args.items()}
-
-
 def keys() -> Keys:
     """The keys of one's own, by place and action. Raises ConfigError."""
     return read()[1]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from stagescope import config
@@ -33,16 +33,16 @@ RICH = {"truecolor": "truecolor", "256": "256", "16": "standard", "mono": "stand
 TRUECOLOR_TERMS = ("xterm-kitty", "alacritty", "xterm-ghostty", "ghostty", "foot", "wezterm")
 
 
-def color_depth(wanted: str = "auto") -> str:
+def color_depth(wanted: str = "auto", environment: Mapping[str, str] = os.environ) -> str:
     """How many colours the terminal is sent: truecolor, 256, 16 or mono; auto asks NO_COLOR, COLORTERM, TERM, terminfo."""
     if wanted != "auto":
         return wanted
-    if os.environ.get("NO_COLOR"):
+    if environment.get("NO_COLOR"):
         return "mono"
-    term = os.environ.get("TERM") or "dumb"
+    term = environment.get("TERM") or "dumb"
     # GNU screen hands COLORTERM on and up to version 4 takes a 24-bit colour apart into others; tmux maps it.
-    hands_on = term.startswith("screen") and not os.environ.get("TMUX")
-    says = os.environ.get("COLORTERM", "").lower() in ("truecolor", "24bit") and not hands_on
+    hands_on = term.startswith("screen") and not environment.get("TMUX")
+    says = environment.get("COLORTERM", "").lower() in ("truecolor", "24bit") and not hands_on
     if says or term.endswith("-direct") or term in TRUECOLOR_TERMS:
         return "truecolor"
     if "256" in term:

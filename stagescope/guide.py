@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from textual.app import SystemCommand
-from textual.binding import Binding
 from textual.screen import Screen
 
 from stagescope import actions
@@ -15,23 +14,21 @@ from stagescope.engine.client import ChildEngine
 from stagescope.engine.protocol import Engine, Load
 from stagescope.screens.tour import Tour
 
+if TYPE_CHECKING:
+    from stagescope.model_list import Listed
+
 
 class TourApp(StageApp):
     """The tour on the model of `load`. record: a session is kept. Ends with code 2 where the model has other layers."""
 
     CSS_PATH = "screens/tour.tcss"  # the panel stands on every screen
-    # On the screens beside the stack too, whose own keys come first.
-    BINDINGS = [
-        Binding(",".join(action.keys), f"app.tour('{action.name}')", action.label, show=False)
-        for action in actions.of("tour")
-        if action.keys
-    ]
+    BINDINGS = actions.app_bindings("tour", actions.TOUR)
 
     def __init__(
         self,
         engine_factory: Callable[[], Engine],
         load: Load = Load(),
-        models: Callable[[], Sequence[tuple[str, str, bool, str, str]]] = tuple,
+        models: Callable[[], Sequence[Listed]] = tuple,
         ascii_only: bool = False,
         record: bool = False,
         **look: str,
@@ -52,10 +49,9 @@ class TourApp(StageApp):
 
 def guide(
     load: Load,
-    models: Callable[[], Sequence[tuple[str, str, bool, str, str]]] = tuple,
-    record: bool = False,
+    models: Callable[[], Sequence[Listed]] = tuple,
     mouse: bool = True,
-    **drawn: Any,
+    **look: Any,
 ) -> tuple[str | None, int]:
-    """The tour in this terminal to the end of the app. drawn: ascii_only, color and theme. Gives what `run_app` gives."""
-    return run_app(TourApp(ChildEngine, load, models, record=record, **drawn), mouse)
+    """The tour in this terminal to the end of the app. look: ascii_only, record, color and theme. Gives what `run_app` gives."""
+    return run_app(TourApp(ChildEngine, load, models, **look), mouse)

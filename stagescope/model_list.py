@@ -15,9 +15,9 @@ class Listed:
     directory: Path | None  # None: not here
     bytes: int | None  # on disk; of one that is not here about what is fetched
     parameters: int | None
-    dtype: str  # that would be chosen, or that was asked for
+    dtype: str  # that would be chosen, or that was asked for; auto where that cannot be told
     memory: int | None  # bytes that the weights take in it
-    free: int  # bytes, where it would run
+    free: int | None  # bytes, where it would run; None: not known
     note: str
 
     @property
@@ -32,12 +32,12 @@ class Listed:
         if self.memory is None:
             return ""
         short = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16"}[self.dtype]
-        return f"{gib(self.memory)} {short}" + ("" if self.fits else f", {gib(self.free).removesuffix(' GiB')} free")
+        return f"{gib(self.memory)} {short}" + (f", {gib(self.free).removesuffix(' GiB')} free" if self.fits is False else "")
 
     @property
     def fits(self) -> bool | None:
         """In what is free; None: not known."""
-        return None if self.memory is None else self.memory <= self.free
+        return None if self.memory is None or self.free is None else self.memory <= self.free
 
 
 def listed(free: fit.Free, dtype: str = "auto") -> list[Listed]:
@@ -54,8 +54,9 @@ def listed(free: fit.Free, dtype: str = "auto") -> list[Listed]:
 def _listed(
     name: str, place: Path | None, size: int | None, parameters: int | None, note: str, free: fit.Free, dtype: str
 ) -> Listed:
-    chosen = dtype if dtype != "auto" or parameters is None else fit.auto_dtype(parameters, free.bytes)
-    memory = None if parameters is None else parameters * fit.BYTES[chosen]
+    told = parameters is not None and free.bytes is not None
+    chosen = fit.auto_dtype(parameters, free.bytes) if dtype == "auto" and told else dtype
+    memory = None if parameters is None or chosen == "auto" else parameters * fit.BYTES[chosen]
     return Listed(name, place, size, parameters, chosen, memory, free.bytes, note)
 
 

@@ -51,6 +51,12 @@ def _is_text(value: Any) -> str:
     raise ValueError
 
 
+def _is_token(value: Any) -> str:
+    if isinstance(value, str) and value:  # blanks and line ends are tokens too
+        return value
+    raise ValueError
+
+
 def _is_device(value: Any) -> str:
     if isinstance(value, str) and re.fullmatch(DEVICES, value):
         return value
@@ -115,7 +121,7 @@ class Setting:
 
 TABLE = (
     Setting("model", Kind("a catalogue name, a hub id, a directory or a .gguf file", _is_text), DEFAULT_MODEL, "--model",
-            "The model that is loaded when none is named."),
+            "The model that is loaded."),
     Setting("device", Kind("auto, cpu, cuda or cuda:N", _is_device), "auto", "--device",
             "Where it runs; auto: the GPU with most free memory, else the CPU."),
     Setting("dtype", _one_of("auto", "float32", "bfloat16", "float16"), "auto", "--dtype",
@@ -123,7 +129,7 @@ TABLE = (
     Setting("threads", Kind(f"auto, or 1 to {MOST_THREADS}", _is_threads, _threads_of), "auto", "--threads",
             "CPU threads; auto: physical cores minus one."),
     Setting("memory", _size(1), 2 * 2**30, "--memory", "What a sweep may take beside the weights."),
-    Setting("bos", Kind("auto, none, or the text of one token", _is_text), "auto", "--bos", "The token before every prompt."),
+    Setting("bos", Kind("auto, none, or the text of one token", _is_token), "auto", "--bos", "The token before every prompt."),
     Setting("cache", _size(2**20), paths.CACHE_BYTES, "", "How large the folder of computed results may grow; the least recently used go first."),
     Setting("theme", _one_of(*THEMES), HOUSE_THEMES[0], "", "The colours of the app; with 16 colours and fewer those of the terminal take their place."),
     Setting("color", _one_of("auto", "truecolor", "256", "16", "mono"), "auto", "--color",

@@ -7,36 +7,14 @@ the default model. In the texts a number is named in braces.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
 
-from stagescope.engine.protocol import (
-    DEFAULT_MODEL,
-    DEFAULT_PROMPT,
-    FindHeads,
-    Read,
-    Request,
-    TakeAttribution,
-    TakeCensus,
-    TakeEvidence,
-    TakeLens,
-    TakeSweep,
-    Texts,
-)
+from stagescope.engine.protocol import DEFAULT_MODEL, TakeAttribution, TakeCensus, TakeEvidence, TakeLens, Texts
+from stagescope.tour_numbers import PROMPT, Number, at_end, drop_kl, entropy, head, kept, kl, lens_kl, means, middle, mlp, near, paris, sink, swept
 
 MODEL = DEFAULT_MODEL
 LAYERS = 30  # of that model: the steps name layers
-PROMPT = DEFAULT_PROMPT
 SHELL = f'"{PROMPT}"'
-
-
-@dataclass(frozen=True)
-class Number:
-    written: str  # as people read it: "0.04", "20,900", "Berlin"
-    how: str  # what it is, and of which schedule
-    asked: Request
-    of: Callable[[Any], float | str]  # of the answer; of a TakeSweep, of its sweeps by kind
 
 
 @dataclass(frozen=True)
@@ -69,74 +47,6 @@ def other_weights(name: str) -> str:
     return f"the numbers of the tour are of {MODEL}, not of {name}"
 
 
-# ------------------------------------------------------------------------- numbers, by what they are computed from
-
-
-def _under(schedule: str) -> str:
-    return f"under `{schedule}`" if schedule else "of the baseline"
-
-
-def _at_end(written: str, what: str, schedule: str, of: Callable[[Any], float | str]) -> Number:
-    """Of a reading, at the last token."""
-    return Number(written, f"{what} {_under(schedule)}", Read(PROMPT, schedule), of)
-
-
-def _kl(written: str, schedule: str) -> Number:
-    return _at_end(written, "KL at the last token, nats,", schedule, lambda r: r.effect_kl_nats[-1])
-
-
-def _paris(written: str, schedule: str = "") -> Number:
-    return _at_end(written, "p of “ Paris” at the last token", schedule, lambda r: r.tracked_p[-1, -1])
-
-
-def _kept(written: str, schedule: str) -> Number:
-    return _at_end(written, "top-1 kept of the 10 tokens after the prefix,", schedule, lambda r: r.effect_top1_same[1:].sum())
-
-
-def _entropy(written: str, depth: int, where: str) -> Number:
-    return _at_end(written, f"entropy of the lens at the last token {where}, bits,", "", lambda r: r.entropy_bits[depth, -1])
-
-
-def _lens_kl(written: str, layer: int) -> Number:
-    what = f"D_KL(output || lens) at the last token after layer {layer}, nats,"
-    return _at_end(written, what, "", lambda r: r.kl_final_nats[layer + 1, -1])
-
-
-def _mlp(written: str, layer: int) -> Number:
-    return _at_end(written, f"norm of what layer {layer}'s MLP writes at the last token,", "", lambda r: r.mlp_norm[layer + 1, -1])
-
-
-def _swept(written: str, what: str, of: Callable[[dict[str, Any]], float]) -> Number:
-    return Number(written, f"{what}, means over the 10 tokens after the prefix", TakeSweep((PROMPT,)), of)
-
-
-def _drop_kl(written: str, layer: int) -> Number:
-    return _swept(written, f"KL of `drop {layer}`, nats", lambda sweeps: sweeps["drop"].kl_nats[layer, 1:].mean())
-
-
-def _near(written: str, layer: int) -> Number:
-    what = f"weight on each of the 5 tokens before, sink-free, all heads of layer {layer}"
-    return Number(written, what, TakeEvidence(Texts((PROMPT,)), ()), lambda e: e.of("prev5_no_sink")[layer, 0])
-
-
-def _sink(written: str, layer: int) -> Number:
-    what = f"mean weight on token 0, all heads of layer {layer}"
-    return Number(written, what, TakeEvidence(Texts((PROMPT,)), ()), lambda e: e.of("sink_mass")[layer, 0])
-
-
-def _head(written: str, layer: int, head: int, held: bool = False) -> Number:
-    what = f"sub-joiner score of head {layer}.{head}{', held-out words' if held else ''}, words of 3 tokens, the standard text"
-    return Number(written, what, FindHeads(), lambda h: (h.held if held else h.score)[layer, head, 0])
-
-
-def _middle(values: Any) -> Any:
-    return values[3:28]
-
-
-def _means(sweeps: dict[str, Any], kind: str) -> Any:
-    return sweeps[kind].kl_nats[:, 1:].mean(1)
-
-
 STEPS = (
     Step(
         "What the screen shows",
@@ -148,10 +58,10 @@ STEPS = (
         command=f"stagescope read {SHELL}",
         row=29,
         numbers={
-            "p": _paris(".753"),
-            "bits": _entropy("2.3", 30, "at the output"),
-            "rank": _at_end("7,100", "rank of “ Paris” at the last token after layer 22,", "", lambda r: r.tracked_rank[23, -1]),
-            "first": _at_end("27", "layer from which “ Paris” is the top token of the lens to the end,", "",
+            "p": paris(".753"),
+            "bits": entropy("2.3", 30, "at the output"),
+            "rank": at_end("7,100", "rank of “ Paris” at the last token after layer 22,", "", lambda r: r.tracked_rank[23, -1]),
+            "first": at_end("27", "layer from which “ Paris” is the top token of the lens to the end,", "",
                              lambda r: max(d for d in range(31) if r.tracked_rank[d, -1] > 1)),
         },
     ),
@@ -166,12 +76,12 @@ STEPS = (
         schedule="drop 17",
         row=17,
         numbers={
-            "kl": _kl(".04", "drop 17"),
-            "kept": _kept("8", "drop 17"),
-            "p": _paris(".750", "drop 17"),
-            "before": _paris(".753"),
-            "many": _swept("19", "drops of the layers 3 to 27 that keep 7 top tokens of 10 or more",
-                           lambda s: (_middle(s["drop"].top1_same[:, 1:].sum(1)) >= 7).sum()),
+            "kl": kl(".04", "drop 17"),
+            "kept": kept("8", "drop 17"),
+            "p": paris(".750", "drop 17"),
+            "before": paris(".753"),
+            "many": swept("19", "drops of the layers 3 to 27 that keep 7 top tokens of 10 or more",
+                           lambda s: (middle(s["drop"].top1_same[:, 1:].sum(1)) >= 7).sum()),
         },
     ),
     Step(
@@ -185,12 +95,12 @@ STEPS = (
         schedule="drop 0",
         row=1,
         numbers={
-            "kl": _kl("13.2", "drop 0"),
-            "kept": _kept("0", "drop 0"),
-            "rank": _at_end("20,900", "rank of “ Paris” at the last token", "drop 0", lambda r: r.tracked_rank[-1, -1]),
-            "bits": _at_end("4.8", "change of the entropy at the last token, bits,", "drop 0", lambda r: r.effect_entropy_bits[-1]),
-            "one": _kept("0", "drop 1"),
-            "two": _kept("0", "drop 2"),
+            "kl": kl("13.2", "drop 0"),
+            "kept": kept("0", "drop 0"),
+            "rank": at_end("20,900", "rank of “ Paris” at the last token", "drop 0", lambda r: r.tracked_rank[-1, -1]),
+            "bits": at_end("4.8", "change of the entropy at the last token, bits,", "drop 0", lambda r: r.effect_entropy_bits[-1]),
+            "one": kept("0", "drop 1"),
+            "two": kept("0", "drop 2"),
         },
     ),
     Step(
@@ -204,13 +114,13 @@ STEPS = (
         command=f"stagescope sweep {SHELL}",
         screen="sweep",
         numbers={
-            "start": _drop_kl("10.1", 0),
-            "low": _swept("0.18", "median KL of `drop 3` to `drop 27`, nats", lambda s: sorted(_middle(_means(s, "drop")))[12]),
-            "end": _drop_kl("1.5", 29),
-            "peak": _drop_kl("4.3", 11),
-            "milder": _swept("28", "swaps whose KL is below that of the drop of their lower layer",
-                             lambda s: (_means(s, "swap") < _means(s, "drop")[:29]).sum()),
-            "last": _swept("3.05", "KL of `swap 28 29`, nats", lambda s: _means(s, "swap")[28]),
+            "start": drop_kl("10.1", 0),
+            "low": swept("0.18", "median KL of `drop 3` to `drop 27`, nats", lambda s: sorted(middle(means(s, "drop")))[12]),
+            "end": drop_kl("1.5", 29),
+            "peak": drop_kl("4.3", 11),
+            "milder": swept("28", "swaps whose KL is below that of the drop of their lower layer",
+                             lambda s: (means(s, "swap") < means(s, "drop")[:29]).sum()),
+            "last": swept("3.05", "KL of `swap 28 29`, nats", lambda s: means(s, "swap")[28]),
         },
     ),
     Step(
@@ -225,13 +135,13 @@ STEPS = (
         schedule="drop 11 @0",
         row=11,
         numbers={
-            "first": _kl("4.25", "drop 11 @0"),
-            "whole": _kl("4.93", "drop 11"),
-            "rest": _kl(".16", "drop 11 @1-10"),
-            "norm": _at_end("20,500", "norm of what layer 11's MLP writes at token 0,", "", lambda r: r.mlp_norm[12, 0]),
-            "norm_here": _mlp("57", 11),
-            "early": _sink(".07", 11),
-            "late": _sink(".93", 20),
+            "first": kl("4.25", "drop 11 @0"),
+            "whole": kl("4.93", "drop 11"),
+            "rest": kl(".16", "drop 11 @1-10"),
+            "norm": at_end("20,500", "norm of what layer 11's MLP writes at token 0,", "", lambda r: r.mlp_norm[12, 0]),
+            "norm_here": mlp("57", 11),
+            "early": sink(".07", 11),
+            "late": sink(".93", 20),
         },
     ),
     Step(
@@ -245,10 +155,10 @@ STEPS = (
         schedule="attn-off 0 @3",
         row=0,
         numbers={
-            "p": _paris(".012", "attn-off 0 @3"),
-            "leads": _at_end("Berlin", "top token at the last token", "attn-off 0 @3", lambda r: r.texts[int(r.top_ids[-1, -1, 0])].strip()),
-            "far": _paris(".79", "attn-off 0-2 @5-6"),
-            "later": _paris(".77", "attn-off 10-12 @3"),
+            "p": paris(".012", "attn-off 0 @3"),
+            "leads": at_end("Berlin", "top token at the last token", "attn-off 0 @3", lambda r: r.texts[int(r.top_ids[-1, -1, 0])].strip()),
+            "far": paris(".79", "attn-off 0-2 @5-6"),
+            "later": paris(".77", "attn-off 10-12 @3"),
         },
     ),
     Step(
@@ -262,15 +172,15 @@ STEPS = (
         command=f"stagescope attention {SHELL}",
         screen="attention",
         numbers={
-            "one": _near(".11", 1),
-            "three": _near(".06", 3),
-            "eleven": _near(".12", 11),
+            "one": near(".11", 1),
+            "three": near(".06", 3),
+            "eleven": near(".12", 11),
             "even": Number(".11", "the same if every query looked evenly at all it can see", TakeEvidence(Texts((PROMPT,)), ()),
                            lambda e: e.uniform_no_sink[3]),
-            "best": _head(".32", 12, 3),
-            "held": _head(".31", 12, 3, held=True),
-            "second": _head(".27", 3, 2),
-            "third": _head(".26", 2, 3),
+            "best": head(".32", 12, 3),
+            "held": head(".31", 12, 3, held=True),
+            "second": head(".27", 3, 2),
+            "third": head(".26", 2, 3),
         },
     ),
     Step(
@@ -285,15 +195,15 @@ STEPS = (
         schedule="drop 4-8 @3",
         row=8,
         numbers={
-            "leads": _at_end("Berlin", "top token at the last token", "drop 4-8 @3", lambda r: r.texts[int(r.top_ids[-1, -1, 0])].strip()),
-            "p": _paris(".075", "drop 4-8 @3"),
-            "elsewhere": _paris(".74", "drop 4-8 @7"),
-            "done": _paris(".81", "drop 12-22 @1-9"),
-            "low": _at_end("28", "least D_KL(output || lens) at the last token after layers 3 to 22, nats,", "",
+            "leads": at_end("Berlin", "top token at the last token", "drop 4-8 @3", lambda r: r.texts[int(r.top_ids[-1, -1, 0])].strip()),
+            "p": paris(".075", "drop 4-8 @3"),
+            "elsewhere": paris(".74", "drop 4-8 @7"),
+            "done": paris(".81", "drop 12-22 @1-9"),
+            "low": at_end("28", "least D_KL(output || lens) at the last token after layers 3 to 22, nats,", "",
                            lambda r: r.kl_final_nats[4:24, -1].min()),
-            "high": _at_end("36", "largest D_KL(output || lens) at the last token after layers 3 to 22, nats,", "",
+            "high": at_end("36", "largest D_KL(output || lens) at the last token after layers 3 to 22, nats,", "",
                             lambda r: r.kl_final_nats[4:24, -1].max()),
-            "heavy": _at_end("2", "layers whose attention writes more than their MLP, means over the tokens after the prefix,", "",
+            "heavy": at_end("2", "layers whose attention writes more than their MLP, means over the tokens after the prefix,", "",
                              lambda r: (r.attn_norm[1:, 1:].mean(1) > r.mlp_norm[1:, 1:].mean(1)).sum()),
         },
     ),
@@ -308,15 +218,15 @@ STEPS = (
         command=f"stagescope lens {SHELL} --follow Paris",
         screen="lens",
         numbers={
-            "k22": _lens_kl("29", 22),
-            "k23": _lens_kl("12.6", 23),
-            "k27": _lens_kl(".67", 27),
-            "p": _at_end(".43", "p of “ Paris” under the lens after layer 27,", "", lambda r: r.tracked_p[28, -1]),
+            "k22": lens_kl("29", 22),
+            "k23": lens_kl("12.6", 23),
+            "k27": lens_kl(".67", 27),
+            "p": at_end(".43", "p of “ Paris” under the lens after layer 27,", "", lambda r: r.tracked_p[28, -1]),
             "adds": Number("5.45", "what layer 23's attention adds to the logit of “ Paris”, the largest of all sublayers", TakeAttribution(PROMPT),
                            lambda a: a.by_layer()[..., -1].max() if a.by_layer()[..., -1].argmax() == 2 * 23 else 0.0),
-            "h22": _entropy("1.8", 23, "after layer 22"),
-            "h28": _entropy("5.2", 29, "after layer 28"),
-            "out": _entropy("2.3", 30, "at the output"),
+            "h22": entropy("1.8", 23, "after layer 22"),
+            "h28": entropy("5.2", 29, "after layer 28"),
+            "out": entropy("2.3", 30, "at the output"),
             "v1": Number("15.5", "entropy of the v1 lens at the last token after layer 0, bits", TakeLens(PROMPT),
                          lambda lens: lens.entropy_bits[1, 1]),
         },
@@ -351,14 +261,14 @@ STEPS = (
         schedule="drop 29",
         row=28,
         numbers={
-            "bits": _at_end("2.9", "change of the entropy at the last token, bits,", "drop 29", lambda r: r.effect_entropy_bits[-1]),
-            "p": _paris(".46", "drop 29"),
-            "before": _paris(".75"),
-            "kept": _kept("5", "drop 29"),
-            "kl": _kl("2.5", "swap 28 29"),
-            "kept_swapped": _kept("0", "swap 28 29"),
-            "last": _mlp("465", 29),
-            "before_last": _mlp("252", 28),
+            "bits": at_end("2.9", "change of the entropy at the last token, bits,", "drop 29", lambda r: r.effect_entropy_bits[-1]),
+            "p": paris(".46", "drop 29"),
+            "before": paris(".75"),
+            "kept": kept("5", "drop 29"),
+            "kl": kl("2.5", "swap 28 29"),
+            "kept_swapped": kept("0", "swap 28 29"),
+            "last": mlp("465", 29),
+            "before_last": mlp("252", 28),
         },
     ),
     Step(

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from textual.binding import Binding
-
 from stagescope import actions
 from stagescope.app import StageApp, run_app
 from stagescope.engine.client import ChildEngine
@@ -19,12 +17,7 @@ class WatchApp(StageApp):
     """A session watched. other: fields of Load in place of the recorded ones."""
 
     CSS_PATH = "screens/player.tcss"  # the player's bar stands on every screen
-    # On the screens beside the stack too, whose own keys come first.
-    BINDINGS = [
-        Binding(",".join(action.keys), f"app.player('{action.name}')", action.label, show=False)
-        for action in actions.of("player")
-        if action.group == actions.PLAY and action.keys
-    ]
+    BINDINGS = actions.app_bindings("player", actions.PLAY)
 
     def __init__(
         self,
@@ -45,8 +38,8 @@ class WatchApp(StageApp):
         getattr(self.player, f"action_{name}")()
 
 
-def watch(session: Session, other: dict[str, Any] | None = None, mouse: bool = True, **drawn: Any) -> int:
-    """Watch a session in this terminal to the end of the app. drawn: ascii_only, color and theme, as of StageApp. Gives
+def watch(session: Session, other: dict[str, Any] | None = None, mouse: bool = True, **look: Any) -> int:
+    """Watch a session in this terminal to the end of the app. look: ascii_only, color and theme, as of StageApp. Gives
     the exit code."""
-    _, code = run_app(WatchApp(ChildEngine, session, other, **drawn), mouse)
+    _, code = run_app(WatchApp(ChildEngine, session, other, **look), mouse)
     return code

@@ -5,6 +5,7 @@ import re
 
 import pytest
 from colours import BLINDNESS, contrast, distance, lab, rgb
+from rich.color import ColorType
 from rich.segment import Segment
 from rich.style import Style
 from rich.text import Text
@@ -77,7 +78,7 @@ def test_text_without_a_colour_is_left_alone():
     assert readable.Readable(7.0).apply(segments, Color.parse("white")) == segments
 
 
-@pytest.mark.parametrize("theme", ["stagescope", "stagescope-light", "stagescope-contrast", "solarized-light", "nord", "ansi-dark"])
+@pytest.mark.parametrize("theme", ["stagescope", "stagescope-light", "stagescope-contrast", "solarized-light", "nord"])
 async def test_on_every_theme_what_is_drawn_can_be_read(theme):
     least = {"stagescope": 1.4, "stagescope-contrast": 6.9}.get(theme, 2.9)
     app = StageApp(FakeEngine, theme=theme)
@@ -90,7 +91,21 @@ async def test_on_every_theme_what_is_drawn_can_be_read(theme):
             for text, style, _ in strip:
                 if text.strip() and style and style.color and style.bgcolor and style.color.triplet and style.bgcolor.triplet:
                     found = readable.contrast(style.color.triplet, style.bgcolor.triplet)
-                    assert found >= least or theme == "ansi-dark", (text, style)
+                    assert found >= least, (text, style)
+
+
+@pytest.mark.parametrize("theme", ["ansi-dark", "ansi-light"])
+async def test_on_a_theme_of_the_terminals_own_colours_the_stack_has_no_other(theme):
+    app = StageApp(FakeEngine, theme=theme)
+    async with app.run_test(size=(100, 30)) as pilot:
+        await pilot.pause()
+        for key in ("d", "v", "v"):
+            await pilot.press(key)
+            await pilot.pause()
+            styles = [style for strip in app.screen._compositor.render_strips() for text, style, _ in strip if text.strip() and style]
+            colours = [colour for style in styles for colour in (style.color, style.bgcolor) if colour]
+            assert len(styles) > 50 and {colour.type for colour in colours} == {ColorType.DEFAULT, ColorType.STANDARD}
+            assert not [style for style in styles if style.color and style.color == style.bgcolor and not style.color.is_default]
 
 
 async def test_the_palette_offers_the_themes():

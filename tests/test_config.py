@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from textual.theme import BUILTIN_THEMES
 
-from stagescope import cli, config, console, paths, settings
-from stagescope.commands import arguments, parsers
+from stagescope import actions, cli, config, console, paths, settings
+from stagescope.commands import arguments, parsers, session_parser, tour
 
 OTHERS = {  # setting -> (in the file, its value, of the environment, its value)
     "model": ('"gpt2"', "gpt2", "phi-2", "phi-2"),
@@ -92,6 +92,43 @@ def test_what_a_command_loads_is_said_by_flags_environment_and_file(command, fil
     assert arguments.load_request(parse(["hello", "--device", "auto", "--threads", "auto"])).device is None
 
 
+@pytest.fixture
+def loaded(monkeypatch) -> list:
+    """What was asked to be loaded; nothing is."""
+    from stagescope.engine import local
+    from stagescope.engine.protocol import EngineError
+
+    asked = []
+
+    def answer(self, request):
+        asked.append(request)
+        raise EngineError("missing", "nothing is loaded here.")
+
+    monkeypatch.setattr(local.LocalEngine, "answer", answer)
+    return asked
+
+
+def test_a_flag_of_auto_holds_where_the_app_gives_way_to_a_reading(capsys, file, loaded):
+    file.write_text('device = "cuda:1"\nthreads = 3\nmodel = "gpt2"\n')
+    assert run(capsys, "--device", "auto", "hello")[:2] == (3, "")
+    assert (loaded[-1].device, loaded[-1].threads, loaded[-1].model) == (None, 3, "gpt2")
+    run(capsys, "hello", "--chat", "--no-cache", "--offline")
+    assert loaded[-1].device == "cuda:1" and loaded[-1].chat and loaded[-1].offline and not loaded[-1].cache
+
+
+def test_a_session_gone_on_with_where_there_is_no_terminal_keeps_its_device_and_threads(capsys, file, loaded):
+    from stagescope.engine.protocol import Load
+    from stagescope.sessions import files
+
+    recording = files.begin(Load("phi-2"))
+    recording.write({"event": "prompt", "prompt": "hello"})
+    recording.close()
+    path = recording.path
+    file.write_text('device = "cuda:1"\nthreads = 3\nmodel = "gpt2"\n')
+    assert run(capsys, "--session", str(path))[0] == 3 and loaded[-1] == Load("phi-2")
+    assert run(capsys, "--session", str(path), "--threads", "2")[0] == 3 and loaded[-1] == Load("phi-2", threads=2)
+
+
 def test_without_settings_a_command_loads_what_the_engine_says(file):
     from stagescope.engine.protocol import Load
 
@@ -99,13 +136,24 @@ def test_without_settings_a_command_loads_what_the_engine_says(file):
     assert Load().model == settings.NAMED["model"].default
 
 
-def test_flags_of_the_app_go_first(file):
-    file.write_text('color = "16"\nglyphs = "ascii"\nmouse = false\nrecording = false\ntheme = "nord"\n')
-    look = config.look(parsers.app_parser().parse_args([]))
-    assert look == {"recording": False, "theme": "nord", "color": "16", "glyphs": "ascii", "mouse": False}
+OPENS_THE_APP = {  # command -> its parser
+    "": lambda words: parsers.app_parser().parse_args(words),
+    "tour": tour.arguments,
+    "session watch": lambda words: session_parser.arguments(["watch", "last", *words]),
+}
+
+
+@pytest.mark.parametrize("command", OPENS_THE_APP)
+def test_flags_of_the_app_go_first(command, file, monkeypatch):
+    monkeypatch.setattr(actions, "ACTIONS", actions.ACTIONS)  # so that it is taken back
+    parse, no_record = OPENS_THE_APP[command], [] if command == "session watch" else ["--no-record"]
+    file.write_text('color = "16"\nglyphs = "ascii"\nmouse = false\nrecording = false\ntheme = "nord"\n[keys]\ndrop = "Z"\n')
+    look = arguments.app_look(parse([]))
+    assert look == {"record": False, "theme": "nord", "color": "16", "ascii_only": True, "mouse": False}
+    assert actions.find("explore", "drop").keys == ("Z",)
     file.write_text("")
-    look = config.look(parsers.app_parser().parse_args(["--color", "256", "--ascii", "--no-mouse", "--no-record"]))
-    assert look == {"recording": False, "theme": "stagescope", "color": "256", "glyphs": "ascii", "mouse": False}
+    look = arguments.app_look(parse(["--color", "256", "--ascii", "--no-mouse", *no_record]))
+    assert look == {"record": not no_record, "theme": "stagescope", "color": "256", "ascii_only": True, "mouse": False}
 
 
 def test_the_bound_of_the_cache_reaches_the_engine(file, monkeypatch):
@@ -219,6 +267,27 @@ def test_a_flag_is_checked_as_the_setting_is(capsys, file, word):
     assert (code, out) == (2, "") and f"argument --threads: {word}: give auto, or 1 to 1024." in err
 
 
+@pytest.mark.parametrize("command", [("read", "x"), ("models",), ("doctor",), ("session", "replay", "last"), ()], ids=" ".join)
+@pytest.mark.parametrize(
+    ("name", "word"),
+    [("model", " "), ("device", "cuda:x"), ("dtype", "fp32"), ("threads", "-1"), ("memory", "2T"), ("bos", ""), ("color", "88")],
+)
+def test_every_flag_of_the_machine_is_checked_by_the_table(capsys, file, command, name, word):
+    setting = settings.NAMED[name]
+    code, out, err = run(capsys, *command, f"{setting.flag}={word}")
+    assert (code, out) == (2, "") and f"{setting.flag}: {settings.short(word)}: give {setting.kind.allowed}" in err
+
+
+def test_the_help_of_a_flag_is_what_the_table_says(capsys, file):
+    told = " ".join(run(capsys, "read", "--help")[1].split())
+    for name in (*config.OF_LOAD, "color"):
+        assert f"{settings.NAMED[name].kind.allowed}. {settings.NAMED[name].help}" in told
+
+
+def test_a_token_of_blanks_may_be_the_prefix(file):
+    assert arguments.load_request(parsers.command_parser("read").parse_args(["hello", "--bos", "\n"])).bos == "\n"
+
+
 @pytest.mark.parametrize(
     "words", [["read", "x", "--json"], ["sweep", "x"], ["lens", "x"], ["heads"], ["compare", "x", "--edit", "drop 1", "--with-edit", "drop 2"], [], ["hello"]]
 )
@@ -245,6 +314,26 @@ def test_the_doctor_finds_a_broken_file(capsys, file):
     assert "gpt2" in found and f"{file}" in run(capsys, "where")[1]
 
 
+def terminal_found(capsys, *words: str) -> str:
+    found = json.loads(run(capsys, "doctor", "--json", "--device", "cpu", *words)[1])["findings"]
+    return next(finding["detail"] for finding in found if finding["what"] == "terminal")
+
+
+def test_the_doctor_tells_the_colours_that_are_sent_and_why_no_more_only_where_it_knows(capsys, file, monkeypatch):
+    for name in ("COLORTERM", "NO_COLOR", "TMUX"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("TERM", "xterm-256color")
+    ssh = " (ssh does not forward COLORTERM)"
+    assert f"sent: 256{ssh}" in terminal_found(capsys)
+    assert "sent: 16" in terminal_found(capsys, "--color", "16") and ssh not in terminal_found(capsys, "--color", "16")
+    for term in ("xterm-kitty", "screen-256color"):  # has 24 bits all the same; would not have them with it
+        monkeypatch.setenv("TERM", term)
+        assert ssh not in terminal_found(capsys)
+    file.write_text('color = "mono"')
+    found = terminal_found(capsys)
+    assert "sent: mono" in found and ssh not in found
+
+
 # ------------------------------------------------------------------------------------------- the command config
 
 
@@ -263,6 +352,14 @@ def test_show_says_every_setting_and_where_it_comes_from(capsys, file, monkeypat
     plain = run(capsys, "config")[1]
     assert re.search(r"threads +3 +config.toml", plain) and re.search(r"theme +dracula +STAGESCOPE_THEME", plain)
     assert re.search(r"memory +2G +default", plain) and re.search(r"explore.drop +config.toml +Z ctrl\+x", plain)
+
+
+def test_show_says_of_the_cache_too_where_it_comes_from(capsys, file, monkeypatch):
+    monkeypatch.setenv("STAGESCOPE_CACHE", "")  # so that what is set is taken back
+    file.write_text('cache = "3M"\n')
+    assert re.search(r"cache +3M +config.toml", run(capsys, "config")[1])
+    run(capsys, "where")
+    assert paths.cache_bytes() == 3 * 2**20  # every other command hands it on
 
 
 def test_show_tells_what_is_wrong(capsys, file):
@@ -342,6 +439,13 @@ def test_the_template_says_the_defaults(file):
 def test_docs_configuration_is_what_the_table_says():
     page = (Path(__file__).parents[1] / "docs" / "configuration.md").read_text("utf-8")
     assert page == settings.page(page), "stale: make settings"
+
+
+def test_docs_configuration_names_every_place():
+    page = (Path(__file__).parents[1] / "docs" / "configuration.md").read_text("utf-8")
+    named = re.search(r"a place as there: ([\w,\s]+)\.", page)[1]
+    assert re.split(r",\s+", named) == list(dict.fromkeys(named.replace(",", "").split()))
+    assert set(named.replace(",", "").split()) == {action.place for action in actions.ACTIONS}
 
 
 def test_the_themes_are_those_there_are():

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.cells import cell_len
 from sweeps import make_sweep
-from test_explore import PROMPT, drawn, reads, running, settled, until
+from test_explore import PROMPT, drawn, listed, reads, running, settled, until
 
 from stagescope.engine.fake import FakeEngine
 from stagescope.engine.protocol import Failure, Load, Read, TakeCensus, TakeSweep
@@ -238,7 +238,7 @@ async def test_q_asks_nothing_because_of_a_sweep_or_the_deck():
 
 
 async def test_another_model_has_its_own_standing():
-    async with running(models=lambda: [("other", "", True)]) as (app, pilot, engine):
+    async with running(models=lambda: [listed("other")]) as (app, pilot, engine):
         await pilot.press("d")
         await until(pilot, lambda: " of 12" in drawn(app))
         engine.info = replace(engine.info, n_layers=20, fingerprint="another")

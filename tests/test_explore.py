@@ -5,6 +5,7 @@ import re
 from collections.abc import Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from textual import events
@@ -15,6 +16,7 @@ from stagescope import actions
 from stagescope.app import StageApp
 from stagescope.engine.fake import FakeEngine
 from stagescope.engine.protocol import Failure, FindToken, Load, Read, TakeAttribution, TakeCensus
+from stagescope.model_list import Listed
 from stagescope.screens.ask import Ask, Choose, Confirm
 from stagescope.screens.attention import AttentionScreen
 from stagescope.screens.attribution import AttributionScreen
@@ -29,6 +31,7 @@ from stagescope.screens.stages import StagesScreen
 from stagescope.screens.sweep import SweepScreen
 from stagescope.screens.write import WriteScreen
 from stagescope.screens.widgets.line import Field, from_line, to_line
+from stagescope.screens.write import WriteScreen
 from stagescope.sessions.events import begun
 
 PROMPT = "The Eiffel Tower is in"  # 6 tokens with the prefix in the fake's tokenizer
@@ -57,6 +60,11 @@ def drawn(app: App) -> str:
 
 def unwrapped(app: App) -> str:
     return re.sub(r"\s+", " ", drawn(app))
+
+
+def listed(name: str, note: str = "") -> Listed:
+    """As the picker shows it, on this machine."""
+    return Listed(name, Path("/models"), 2**30 // 10, 10**6, "float32", 4 * 10**6, 2**30, note)
 
 
 def reads(engine: FakeEngine) -> list[Read]:
@@ -142,10 +150,10 @@ async def test_loading_can_be_cancelled_and_begun_again():
 async def test_another_model_can_be_chosen_before_any_has_loaded():
     engine = FakeEngine()
     engine.gates[Load] = asyncio.Event()
-    async with running(engine, settle=False, models=lambda: [("small", "a note", True, "on disk 0.1 GiB", "")]) as (app, pilot, _):
+    async with running(engine, settle=False, models=lambda: [listed("small", "a note")]) as (app, pilot, _):
         await until(pilot, lambda: "load" in app.explore.jobs)
         await pilot.press("M")
-        await until(pilot, lambda: isinstance(app.screen, Models) and "on disk 0.1 GiB" in drawn(app))
+        await until(pilot, lambda: isinstance(app.screen, Models) and "on disk 0.10 GiB" in drawn(app))
         await pilot.press("enter")
         await until(pilot, lambda: Load(model="small") in engine.requests)
         engine.gates[Load].set()
@@ -156,7 +164,7 @@ async def test_another_model_can_be_chosen_before_any_has_loaded():
 async def test_a_load_that_fails_says_so_and_another_model_can_be_chosen():
     engine = FakeEngine()
     engine.failures[Load] = [Failure("missing", "No model “nope” here.", "stagescope models lists them.")]
-    models = [("nope", "", False), ("small", "a note", True)]
+    models = [listed("nope"), listed("small", "a note")]
     async with running(engine, settle=False, load=Load(model="nope"), models=lambda: models) as (app, pilot, _):
         await until(pilot, lambda: "No model “nope” here. stagescope models lists them." in drawn(app))
         await pilot.press("M")
@@ -637,7 +645,7 @@ async def test_hostile_text_never_reaches_the_terminal():
     engine = FakeEngine()
     engine.info = replace(engine.info, source=hostile, warnings=(hostile,))
     load = Load(model="evil\x1b[2J[/red]")
-    models = [(hostile, hostile, True)]
+    models = [listed(hostile, hostile)]
     async with running(engine, prompt=hostile, size=(160, 40), load=load, models=lambda: models) as (app, pilot, _):
         assert app.explore.reading.prompt == hostile
         for keys in (["left"] * 3, ["v"], ["v"], ["t"], ["escape", "M"], ["escape"]):

@@ -63,21 +63,96 @@ def test_the_dtype_listed_is_the_dtype_loaded(parameters):
     assert fit.auto_dtype(parameters, free) == str(load.pick_dtype("auto", torch.device("cpu"), parameters))[6:]
 
 
-def test_what_is_free_is_asked_of_the_driver_and_else_of_the_host(tmp_path, monkeypatch):
-    monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    assert fit.free().device == "cpu" and fit.free().bytes > 0
-    tool = tmp_path / "nvidia-smi"
-    tool.write_text("#!/bin/sh\necho 100\necho 300\n")
-    tool.chmod(0o755)
-    assert fit.free() == ("cuda:1", 300 * 2**20)
-    assert fit.free("cuda:0") == fit.free("cuda") == ("cuda:0", 100 * 2**20)
-    assert fit.free("cpu").device == "cpu" and fit.free("cuda:7").device == "cpu"
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+@pytest.fixture
+def driver(tmp_path, monkeypatch):
+    """Puts a tool of the driver in place, which says this of the cards."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    monkeypatch.setenv("PATH", str(folder))
+    for name in ("CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER"):
+        monkeypatch.delenv(name, raising=False)
+
+    def says(*lines: str, code: int = 0) -> None:
+        tool = folder / "nvidia-smi"
+        tool.write_text("\n".join(["#!/bin/sh", *(f"echo '{line}'" for line in lines), f"exit {code}"]))
+        tool.chmod(0o755)
+
+    return says
+
+
+MIB = 2**20
+THREE = ("2, GPU-cccc, 200", "0, GPU-aaaa, 100", "1, GPU-bbbb, 300")  # in no order
+
+
+def test_what_is_free_is_asked_of_the_host_where_there_is_no_gpu(driver):
+    assert fit.free().device == "cpu" and fit.free().bytes > 0  # no tool
+    assert fit.free("cuda:7") == ("cuda:7", None) and fit.free("cuda") == ("cuda:0", None)  # never the CPU's memory
+    driver("no devices were found", code=6)
     assert fit.free().device == "cpu"
+    driver("nonsense", "1, 2, 3, 4")
+    assert fit.free().device == "cpu"
+
+
+def test_one_gpu_is_the_one_there_is(driver, monkeypatch):
+    driver("0, GPU-aaaa, 100")
+    assert fit.free() == fit.free("cuda") == fit.free("cuda:0") == ("cuda:0", 100 * MIB)
+    assert fit.free("cpu").device == "cpu" and fit.free("cuda:7") == ("cuda:7", None) and fit.free("odd") == ("odd", None)
+    for nothing in ("", "-1", "1", "0,0", "GPU-b", "x"):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", nothing)
+        assert fit.free().device == "cpu" and fit.free("cuda:0").bytes is None, nothing
+    driver("0, GPU-aaaa, [N/A]")
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
-    tool.write_text("#!/bin/sh\necho no devices were found\nexit 6\n")
-    assert fit.free().device == "cpu"
+    assert fit.free() == ("cuda", None)
+
+
+@pytest.mark.parametrize(
+    ("visible", "order", "free"),
+    [
+        (None, "PCI_BUS_ID", [100, 300, 200]),
+        ("2,1", "PCI_BUS_ID", [200, 300]),
+        ("1,9,0", "PCI_BUS_ID", [300]),  # CUDA stops at what is none
+        ("GPU-cc, GPU-aaaa", None, [200, 100]),
+        ("GPU-b,GPU-", None, [300]),
+        ("1,MIG-1234", "PCI_BUS_ID", [300, None]),
+        (None, None, [None, None, None]),  # CUDA counts the fastest first
+        ("1", "FASTEST_FIRST", [None]),
+    ],
+)
+def test_a_card_has_its_number_where_it_is_known(driver, monkeypatch, visible, order, free):
+    driver(*THREE)
+    for name, value in (("CUDA_VISIBLE_DEVICES", visible), ("CUDA_DEVICE_ORDER", order)):
+        if value is not None:
+            monkeypatch.setenv(name, value)
+    sizes = [*free, None]  # there is no card after these
+    assert [fit.free(f"cuda:{number}") for number in range(len(sizes))] == [(f"cuda:{n}", size and size * MIB) for n, size in enumerate(sizes)]
+    if None not in free:
+        assert fit.free() == (f"cuda:{free.index(max(free))}", max(free) * MIB)
+
+
+def test_of_several_cards_whose_numbers_nobody_knows_the_most_free_one_is_told(driver, monkeypatch):
+    driver(*THREE)
+    assert fit.free() == ("cuda", 300 * MIB)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,0,1")
+    assert fit.free() == ("cuda", 300 * MIB)
+    for some in ("1", "0,2", "MIG-1"):  # which two of three?
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", some)
+        assert fit.free() == ("cuda", None)
+
+
+def test_what_is_free_may_not_be_known(here, driver, capsys):
+    found = {entry.name: entry for entry in model_list.listed(fit.Free("cuda:7", None))}
+    assert (found["gpt2"].dtype, found["gpt2"].need, found["gpt2"].fits) == ("auto", "", None)
+    found = {entry.name: entry for entry in model_list.listed(fit.Free("cuda:7", None), "float16")}
+    assert (found["gpt2"].need, found["gpt2"].fits) == ("0.23 GiB fp16", None)
+    driver("0, GPU-aaaa, 100")
+    told = []
+    for words in ([], ["--json"]):
+        with pytest.raises(SystemExit) as ended:
+            cli.main(["models", "--device", "cuda:7", *words])
+        assert not ended.value.code
+        told.append(capsys.readouterr().out)
+    assert "what is free on cuda:7 is not known" in told[0]
+    assert json.loads(told[1])["device"] == "cuda:7" and json.loads(told[1])["free_bytes"] is None
 
 
 def test_models_lists_it_without_torch(here):
@@ -110,9 +185,7 @@ def test_a_broken_file_of_settings_does_not_hide_the_models(here, capsys):
 async def test_the_picker_keeps_one_line_a_model(here, width):
     class Shown(App):
         def on_mount(self) -> None:
-            found = model_list.listed(fit.Free("cpu", 8 * 2**30))
-            entries = [(e.name, e.note, e.directory is not None, e.size, e.need) for e in found]
-            self.push_screen(Models(entries, "gpt2"))
+            self.push_screen(Models(model_list.listed(fit.Free("cpu", 8 * 2**30)), "gpt2"))
 
     app = Shown()
     async with app.run_test(size=(width, 30)) as pilot:

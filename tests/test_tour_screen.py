@@ -106,7 +106,23 @@ async def test_in_ascii_the_panel_is_ascii():
     async with touring(size=(160, 50), ascii_only=True) as (tour, pilot, _):
         for number in range(len(STEPS)):
             await go(pilot, number)
-            assert tour.told_step().plain.isascii(), STEPS[number].title
+            panel = pilot.app.screen.query_one("#tour").region
+            lines = drawn(pilot.app).split("\n")[panel.y : panel.bottom]
+            assert STEPS[number].title in lines[0] and "\n".join(lines).isascii(), lines
+        await go(pilot, 1)
+        assert "d stays small" in drawn(pilot.app) and "d vs base" in drawn(pilot.app)  # one sign for one thing
+
+
+@pytest.mark.parametrize("off", [("more",), ("next_step", "step_before", "more", "leave_tour")])
+async def test_a_key_that_is_switched_off_is_not_offered(monkeypatch, off):
+    monkeypatch.setattr(actions, "ACTIONS", actions.ACTIONS)  # so that it is taken back
+    actions.remap({("tour", name): () for name in off})
+    async with touring() as (tour, pilot, _):
+        first = tour.told_step().plain.split("\n")[0]
+        assert [action.label in first for action in actions.of("tour")] == [action.name not in off for action in actions.of("tour")]
+        for _ in STEPS:  # faster than their screens can stand
+            tour.action_next_step()
+        assert f"the last step: {'ctrl+p leave' if len(off) > 1 else 'Q'} leaves" in tour.note
 
 
 async def test_a_picture_is_drawn_for_the_lines_that_are_left():

@@ -36,6 +36,22 @@ def load_changes(args: argparse.Namespace) -> dict[str, Any]:
     return given if args.cache else given | {"cache": False}
 
 
+def app_look(args: argparse.Namespace) -> dict[str, Any]:
+    """What the app is made and run with: ascii_only, color, theme, record, mouse. A flag that a command has not is None.
+
+    Keys of one's own take their place in the table: to be called before the app is imported, whose classes bind them.
+    Raises ConfigError.
+    """
+    from stagescope import actions
+    from stagescope.console import color_depth
+
+    actions.remap(config.keys())
+    glyphs, color, theme, record, mouse = (
+        config.value(name, getattr(args, name, None)) for name in ("glyphs", "color", "theme", "recording", "mouse")
+    )
+    return {"ascii_only": glyphs == "ascii", "color": color_depth(color), "theme": theme, "record": record, "mouse": mouse}
+
+
 def prompt_of(word: str) -> str:
     """PROMPT as given; - is standard input, without the line end a shell adds."""
     return stdin().decode("utf-8", "surrogateescape").removesuffix("\n") if word == "-" else word

@@ -20,21 +20,21 @@ class Finding(NamedTuple):
     detail: str
 
 
-def findings(device: str | None = None) -> list[Finding]:
-    """device: as --device gives it; None: as the settings say, if they can be read."""
+def findings(device: str | None = None, color: str | None = None) -> list[Finding]:
+    """device, color: as their flags give them; None: as the settings say, if they can be read."""
     settings, said = _settings()
-    device = device or said.get("device")
-    model = said.get("model") or config.NAMED["model"].default
-    return [*_software(), *_machine(None if device == "auto" else device), *_folders(), settings, _model(model), _terminal()]
+    device, color = device or said["device"], color or said["color"]
+    machine = _machine(None if device == "auto" else device)
+    return [*_software(), *machine, *_folders(), settings, _model(said["model"]), _terminal(color)]
 
 
 def _settings() -> tuple[Finding, dict[str, Any]]:
-    """What is found of config.toml, and what it and the environment say of what is loaded."""
+    """What is found of config.toml, and what the settings say; their defaults where that cannot be read."""
     file = config.path()
     try:
-        said = config.of_load()
+        said = {name: found.value for name, found in config.settings().items()}
     except config.ConfigError as error:
-        return Finding("settings", "fail", str(error)), {}
+        return Finding("settings", "fail", str(error)), {name: setting.default for name, setting in config.NAMED.items()}
     return Finding("settings", "ok", f"{file}{'' if file.exists() else ', not there: all defaults'}"), said
 
 
@@ -92,12 +92,13 @@ def _model(name: str) -> Finding:
     return Finding(printable(name), "note", "not here yet: stagescope models pull")
 
 
-def _terminal() -> Finding:
+def _terminal(color: str) -> Finding:
     term, colour = os.environ.get("TERM", ""), os.environ.get("COLORTERM", "")
     size = shutil.get_terminal_size()
     detail = f"TERM={term or 'unset'}, COLORTERM={colour or 'unset'}, {size.columns}x{size.lines}"
-    detail += f"; sent: {console.color_depth()}"
-    if not colour:
+    sent = console.color_depth(color)
+    detail += f"; sent: {sent}"
+    if not colour and sent != console.color_depth(color, {**os.environ, "COLORTERM": "truecolor"}):
         detail += " (ssh does not forward COLORTERM)"
     small = size.columns < 60 or size.lines < 16
     return Finding("terminal", "note" if small else "ok", detail + (": the app needs 60x16" if small else ""))

@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Callable
 from typing import Any
 
-from stagescope import __version__, settings
+from stagescope import __version__, config, settings
 
 STAGE_COMMANDS = ("stages", "attention", "norms", "lens", "neurons", "paper")
 CAUSE_COMMANDS = ("attribution", "heads", "probe", "similarity")
@@ -45,19 +45,26 @@ def machine() -> argparse.ArgumentParser:
     """What every command that loads a model takes. What is not given is None: the settings say it, or a session."""
     common = argparse.ArgumentParser(add_help=False)
     group = common.add_argument_group("model and machine (defaults: stagescope config)")
-    group.add_argument("-m", "--model", help="catalogue name, hub id, directory or .gguf file")
-    group.add_argument("--device", help="cpu, cuda or cuda:N (auto: the GPU with most free memory, else cpu)")
-    group.add_argument("--dtype", choices=("auto", "float32", "bfloat16", "float16"))
-    group.add_argument("--threads", type=_setting("threads"), help="CPU threads (auto: physical cores minus one)")
-    group.add_argument("--memory", type=_setting("memory"), metavar="SIZE", help="what a sweep may take beside the weights (2G)")
-    group.add_argument("--bos", metavar="TOKEN", help="prefix token: auto, none, or its text")
+    for setting in map(settings.NAMED.get, (*config.OF_LOAD, "color")):
+        names = ("-m", setting.flag) if setting.name == "model" else (setting.flag,)
+        told = f"{setting.kind.allowed}. {setting.help}".replace("%", "%%")
+        group.add_argument(*names, type=_setting(setting.name), metavar=setting.name.upper(), help=told)
     group.add_argument("--no-bos", dest="bos", action="store_const", const="none", help="no prefix token")
     group.add_argument("--chat", action="store_true", help="put the prompt through the model's chat template")
     group.add_argument("--no-cache", dest="cache", action="store_false", help="compute everything anew, store nothing")
     group.add_argument("--offline", action="store_true", help="use only what is on this disk")
     group.add_argument("--quiet", action="store_true", help="no progress on stderr")
-    colours = ("auto", "truecolor", "256", "16", "mono")
-    group.add_argument("--color", choices=colours, help="how many colours the terminal is sent")
+    return common
+
+
+def looks(record: bool = True) -> argparse.ArgumentParser:
+    """What every command takes that opens the app. record: it keeps a session."""
+    common = argparse.ArgumentParser(add_help=False)
+    group = common.add_argument_group("the app")
+    group.add_argument("--ascii", dest="glyphs", action="store_const", const="ascii", help="plain ASCII bars and marks")
+    group.add_argument("--no-mouse", dest="mouse", action="store_const", const=False, help="no mouse reporting (less traffic over ssh)")
+    if record:
+        group.add_argument("--no-record", dest="recording", action="store_const", const=False, help="keep no session")
     return common
 
 
@@ -66,7 +73,7 @@ def app_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="stagescope",
         allow_abbrev=False,
-        parents=[machine()],
+        parents=[machine(), looks()],
         formatter_class=argparse.RawDescriptionHelpFormatter,
         description="A terminal microscope for the layers of a language model.",
         epilog=f"commands (stagescope COMMAND --help tells more):\n{listing}\n\n`stagescope -- read` reads the word “read”.",
@@ -75,9 +82,6 @@ def app_parser() -> argparse.ArgumentParser:
     parser.add_argument("--edit", metavar="SCHEDULE", help='start with this edit: "drop 7; swap 11 12"')
     parser.add_argument("--position", type=int, metavar="P", help="token position, -1 is the last (the default)")
     parser.add_argument("--lens", choices=("standard", "v1"), help="standard is the default")
-    parser.add_argument("--ascii", dest="glyphs", action="store_const", const="ascii", help="plain ASCII bars and marks")
-    parser.add_argument("--no-mouse", dest="mouse", action="store_const", const=False, help="no mouse reporting (less traffic over ssh)")
-    parser.add_argument("--no-record", dest="record", action="store_const", const=False, help="keep no session")
     parser.add_argument("--session", metavar="NAME", help="go on with a session: its id, name or file, or last")
     parser.add_argument("--version", action="version", version=f"stagescope {__version__}")
     return parser
@@ -87,7 +91,7 @@ def command_parser(command: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog=f"stagescope {command}",
         allow_abbrev=False,
-        parents=[machine()],
+        parents=[machine(), looks()] if command == "tour" else [machine()],
         description=_sentence(COMMANDS[command]),
     )
     if command == "read":

@@ -13,12 +13,13 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from stagescope import config
-from stagescope.commands.arguments import load_changes, load_request, prompt_of
-from stagescope.console import Progress, color_depth, fail, last, print_json, print_lines, say
+from stagescope.commands.arguments import app_look, load_changes, load_request, prompt_of
+from stagescope.console import Progress, fail, last, print_json, print_lines, say
 
 if TYPE_CHECKING:
     from stagescope.engine.catalog import Known
-    from stagescope.engine.protocol import Load, Reply
+    from stagescope.engine.protocol import Load, Read, Reply
+    from stagescope.model_list import Listed
     from stagescope.sessions.events import State
     from stagescope.sessions.files import Session
 
@@ -31,7 +32,7 @@ def app(args: argparse.Namespace) -> int:
         say(f"stagescope: the app needs a terminal, and {why}. Use `stagescope read PROMPT`.")
         return 2
     try:
-        look = config.look(args)
+        look = app_look(args)
         resumed = None if args.session is None else files.read(files.find(args.session))
         state = _looked_at(args, resumed)
     except ScheduleError as error:
@@ -44,17 +45,15 @@ def app(args: argparse.Namespace) -> int:
         say(f"stagescope: {warning}")
     if not sys.stdout.isatty():
         say("stdout is not a terminal: printing a reading instead of opening the app.")
-        as_read = {"edit": state.schedule, "prompt": state.prompt, "position": state.position, "lens": state.lens}
-        return read(argparse.Namespace(**vars(args) | vars(state.load) | as_read | {"top": 5, "json": False}))
-    from stagescope import actions
+        from stagescope.engine.protocol import Read
 
-    actions.remap(config.keys())  # before the app's classes bind them
+        request = Read(state.prompt, state.schedule, state.position, 5, state.lens, part="whole")
+        return _read(state.load, request, args.quiet, args.color)
     from stagescope.app import StageApp, run_app
     from stagescope.engine.client import ChildEngine
 
-    drawn = {"ascii_only": look["glyphs"] == "ascii", "color": color_depth(look["color"]), "theme": look["theme"]}
-    app = StageApp(ChildEngine, state, partial(picker_entries, state.load), **drawn, record=look["recording"], resumed=resumed)
-    command, code = run_app(app, mouse=look["mouse"])
+    mouse = look.pop("mouse")
+    command, code = run_app(StageApp(ChildEngine, state, partial(picker_entries, state.load), resumed=resumed, **look), mouse)
     if command and code == 0:
         print(command)
     return code
@@ -88,10 +87,16 @@ def _looked_at(args: argparse.Namespace, resumed: Session | None) -> State:
 
 def read(args: argparse.Namespace) -> int:
     load = load_request(args)
-    from stagescope.engine.local import LocalEngine
     from stagescope.engine.protocol import Read
 
     request = Read(prompt_of(args.prompt), args.edit, args.position, args.top, args.lens, part="whole")
+    return _read(load, request, args.quiet, args.color, args.json)
+
+
+def _read(load: Load, request: Read, quiet: bool, color: str | None, as_json: bool = False) -> int:
+    """Print a reading of this model, whatever the settings say."""
+    from stagescope.engine.local import LocalEngine
+
     engine = LocalEngine()
 
     def work() -> Iterator[Reply]:
@@ -103,17 +108,17 @@ def read(args: argparse.Namespace) -> int:
                 return
         yield from engine.answer(request)
 
-    reading, failure = last(work, args.quiet)
+    reading, failure = last(work, quiet)
     if failure:
         return fail(failure)
     from stagescope.reports.reading import reading_json, reading_text
 
     for warning in reading.model.warnings:
         say(f"stagescope: {warning}")
-    if args.json:
-        print_json({**reading_json(reading), "position": args.position % len(reading.tokens)})
+    if as_json:
+        print_json({**reading_json(reading), "position": request.position % len(reading.tokens)})
     else:
-        print_lines(*reading_text(reading, args.position), color=args.color)
+        print_lines(*reading_text(reading, request.position), color=color)
     return 0
 
 
@@ -187,7 +192,8 @@ def _list_models(args: argparse.Namespace) -> None:
     for entry in found:
         told = "; ".join(part for part in (facts.get(entry.name), entry.note) if part)
         print(f"{entry.name:22} {entry.size:18}  {entry.need:24}  {told}".rstrip())
-    print(f"\nmemory is of the weights alone, as they would be held; {model_list.gib(free.bytes)} are free on {free.device}")
+    known = f"what is free on {free.device} is not known" if free.bytes is None else f"{model_list.gib(free.bytes)} are free on {free.device}"
+    print(f"\nmemory is of the weights alone, as they would be held; {known}")
 
 
 def _said(args: argparse.Namespace) -> dict[str, Any]:
@@ -222,7 +228,7 @@ def _not_here(known: Known) -> dict[str, object]:
 def doctor(args: argparse.Namespace) -> int:
     from stagescope.commands.doctor import findings
 
-    found = findings(args.device)
+    found = findings(args.device, args.color)
     if args.json:
         print_json({"schema": "doctor/1", "findings": [finding._asdict() for finding in found]})
     else:
@@ -242,11 +248,9 @@ def where(args: argparse.Namespace) -> int:
     return 0
 
 
-def picker_entries(load: Load) -> list[tuple[str, str, bool, str, str]]:
-    """(name, note, on disk, its size, its memory) for the model picker, what is on disk first; last what is free."""
+def picker_entries(load: Load) -> list[Listed]:
+    """What the model picker lists, what is on disk first."""
     from stagescope import model_list
     from stagescope.engine import fit
 
-    free = fit.free(load.device)
-    found = model_list.listed(free, load.dtype)
-    return [(entry.name, entry.note, entry.directory is not None, entry.size, entry.need) for entry in found]
+    return model_list.listed(fit.free(load.device), load.dtype)

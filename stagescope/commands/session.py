@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from stagescope.commands.arguments import load_changes
+from stagescope.commands.arguments import app_look, load_changes
 from stagescope.console import Progress, fail, last, print_json, print_lines, say
 
 if TYPE_CHECKING:
@@ -108,15 +108,11 @@ def _replay(session: Session, args: argparse.Namespace) -> int:
 
 
 def _watch(session: Session, args: argparse.Namespace) -> int:
-    from stagescope import actions, config
-    from stagescope.console import color_depth
-
-    look = config.look(args)
-    actions.remap(config.keys())  # before the app's classes bind them
+    look = app_look(args)
+    del look["record"]  # what is watched is recorded already
     from stagescope.watch import watch
 
-    drawn = {"ascii_only": look["glyphs"] == "ascii", "color": color_depth(look["color"]), "theme": look["theme"]}
-    return watch(session, load_changes(args), mouse=look["mouse"], **drawn)
+    return watch(session, load_changes(args), **look)
 
 
 # ------------------------------------------------------------------------------------------------- export

@@ -35,7 +35,7 @@ def arguments(words: list[str]) -> argparse.Namespace:
         runs = name in ("replay", "watch", "export")
         of_one = actions.add_parser(
             name, help=text, description=text[0].upper() + text[1:] + ".", allow_abbrev=False,
-            parents=[parsers.machine()] if runs else [],
+            parents=[parsers.machine()] * runs + [parsers.looks(record=False)] * (name == "watch"),
         )  # fmt: skip
         if name != "list":
             of_one.add_argument("session", metavar="SESSION", help="an id or its beginning, a name, a file, or last")

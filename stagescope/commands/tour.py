@@ -7,22 +7,17 @@ import sys
 from functools import partial
 
 from stagescope.commands import parsers
-from stagescope.commands.arguments import load_request
+from stagescope.commands.arguments import app_look, load_request
 from stagescope.commands.plain import picker_entries, why_no_app
-from stagescope.console import color_depth, print_json, print_text, say
+from stagescope.console import print_json, print_text, say
 
 
 def arguments(words: list[str]) -> argparse.Namespace:
-    parser = parsers.command_parser("tour")
-    parser.add_argument("--ascii", dest="glyphs", action="store_const", const="ascii", help="plain ASCII bars and marks")
-    parser.add_argument("--no-mouse", dest="mouse", action="store_const", const=False, help="no mouse reporting (less traffic over ssh)")
-    parser.add_argument("--no-record", dest="record", action="store_const", const=False, help="keep no session")
-    return parser.parse_args(words)
+    return parsers.command_parser("tour").parse_args(words)
 
 
 def tour(args: argparse.Namespace) -> int:
     """Raises ConfigError."""
-    from stagescope import actions, config
     from stagescope import tour as steps
     from stagescope.reports import tour as report
     from stagescope.text import printable
@@ -36,12 +31,10 @@ def tour(args: argparse.Namespace) -> int:
     if why := why_no_app():
         say(f"stagescope: the tour needs a terminal, and {why}. `stagescope tour | cat` prints its steps.")
         return 2
-    look, load = config.look(args), load_request(args)
-    actions.remap(config.keys())  # before the app's classes bind them
+    look, load = app_look(args), load_request(args)
     from stagescope.guide import guide
 
-    drawn = {"ascii_only": look["glyphs"] == "ascii", "color": color_depth(look["color"]), "theme": look["theme"]}
-    command, code = guide(load, partial(picker_entries, load), look["recording"], look["mouse"], **drawn)
+    command, code = guide(load, partial(picker_entries, load), **look)
     if command and code == 0:
         print(command)
     return code

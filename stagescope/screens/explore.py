@@ -12,7 +12,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from textual import events
 from textual.app import ComposeResult
@@ -63,6 +63,9 @@ from stagescope.sessions.events import State
 from stagescope.sessions.files import Session
 from stagescope.text import printable
 
+if TYPE_CHECKING:
+    from stagescope.model_list import Listed
+
 PAUSE = 0.06  # seconds without a key before the output follows the prompt
 QUIET = 0.3  # ... before the whole stack does
 STALE = 1.0  # seconds after which numbers of an earlier request are dimmed: most answers come sooner
@@ -82,7 +85,7 @@ class Explore(ExploreKeys, ExploreBeside, ExploreJobs, Recording, Sharing):
     def __init__(
         self,
         state: State,
-        models: Callable[[], Sequence[tuple]] = tuple,
+        models: Callable[[], Sequence[Listed]] = tuple,
         ascii_only: bool = False,
         record: bool = False,
         resumed: Session | None = None,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING
 
 from rich.cells import cell_len
 from textual import events
@@ -18,15 +18,10 @@ from stagescope import actions
 from stagescope.screens.widgets.line import Field, Line
 from stagescope.text import fit, printable
 
+if TYPE_CHECKING:
+    from stagescope.model_list import Listed
+
 LONGEST = 40  # cells of a name: those of directories are longer
-
-
-class ModelEntry(NamedTuple):
-    name: str  # as `--model` takes it
-    note: str
-    on_disk: bool
-    size: str = ""  # on disk, or of what is fetched
-    need: str = ""  # memory that its weights take, and as what
 
 
 class Models(ModalScreen[str | None]):
@@ -35,10 +30,9 @@ class Models(ModalScreen[str | None]):
     BINDINGS = actions.bindings("models")
     CSS_PATH = "models.tcss"
 
-    def __init__(self, entries: Sequence[tuple], current: str):
+    def __init__(self, entries: Sequence[Listed], current: str):
         super().__init__()
-        self.entries = [ModelEntry(*entry) for entry in entries]
-        self.current = current
+        self.entries, self.current = entries, current
 
     def compose(self) -> ComposeResult:
         with Vertical():
@@ -54,10 +48,10 @@ class Models(ModalScreen[str | None]):
         else:
             self.query_one(Field).focus()
 
-    def _row(self, entry: ModelEntry) -> Content:
+    def _row(self, entry: Listed) -> Content:
         columns = [max(map(cell_len, cells)) for cells in zip(*map(_cells, self.entries), strict=True)]
         name, size, need = (fit(cell, column) for cell, column in zip(_cells(entry), columns, strict=True))
-        return Content.assemble((name, "bold"), "  ", (size, "" if entry.on_disk else "dim"), "  ", need, "  ", (printable(entry.note), "dim"))
+        return Content.assemble((name, "bold"), "  ", (size, "" if entry.directory else "dim"), "  ", need, "  ", (printable(entry.note), "dim"))
 
     def on_option_list_option_selected(self, event: OptionList.OptionSelected) -> None:
         self.dismiss(self.entries[event.option_index].name)
@@ -78,5 +72,5 @@ class Models(ModalScreen[str | None]):
         self.dismiss(None)
 
 
-def _cells(entry: ModelEntry) -> tuple[str, str, str]:
-    return fit(printable(entry.name), min(cell_len(printable(entry.name)), LONGEST)), entry.size or ("on disk" if entry.on_disk else "fetch"), entry.need
+def _cells(entry: Listed) -> tuple[str, str, str]:
+    return fit(printable(entry.name), min(cell_len(printable(entry.name)), LONGEST)), entry.size, entry.need

@@ -256,7 +256,8 @@ class NeuronsScreen(Asking):
     def body_height(self) -> int:
         """Lines of the two panes; a long remark in the status line takes some."""
         height = self.size.height - AROUND
-        return max(min(height, self.list_pane.parent.size.height or height), 1)
+        panes = self.list_pane.parent  # None when the screen was left before it stood: keys can be that fast
+        return max(min(height, panes and panes.size.height or height), 1)
 
     def _layers(self, width: int) -> Content:
         cursor = self.stops.index(self.at_layer)

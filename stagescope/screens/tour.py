@@ -6,6 +6,7 @@ A step sets all that is looked at; within one every key does what it always does
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 from textual.app import ComposeResult
 from textual.content import Content
@@ -21,8 +22,10 @@ from stagescope.sessions.events import State
 from stagescope.text import printable
 from stagescope.tour import LAYERS, MODEL, STEPS, Step, not_this_model, other_weights
 
+if TYPE_CHECKING:
+    from stagescope.model_list import Listed
+
 ROOMY = 36  # rows of terminal from which all of a step is told at once; below, in two halves of four lines of 80
-ASCII = str.maketrans({"↑": "up", "↓": "down", "←": "left", "→": "right", "“": '"', "”": '"', "Δ": "delta", "●": "*"})
 
 
 def state_of(step: Step, load: Load) -> State:
@@ -38,7 +41,7 @@ class Tour(Explore):
     def __init__(
         self,
         load: Load = Load(),
-        models: Callable[[], Sequence[tuple[str, str, bool]]] = tuple,
+        models: Callable[[], Sequence[Listed]] = tuple,
         ascii_only: bool = False,
         record: bool = False,
     ):
@@ -108,7 +111,7 @@ class Tour(Explore):
     # ----------------------------------------------------------------------------------------------- keys
 
     def action_next_step(self) -> None:
-        self._step_to(self.number + 1, "this is the last step: Q leaves the tour and keeps what is shown")
+        self._step_to(self.number + 1, f"this is the last step: {actions.key('leave_tour')} leaves the tour and keeps what is shown")
 
     def action_step_before(self) -> None:
         self._step_to(self.number - 1, "this is the first step")
@@ -141,13 +144,13 @@ class Tour(Explore):
         keys = Content("  ").join(
             Content.assemble((actions.key_name(action.keys[0]), "bold $primary"), f" {action.label}").stylize(f"@click=app.tour('{action.name}')")
             for action in actions.of("tour")
+            if action.keys
         )
         room = max(width - start.cell_length - keys.cell_length, 2)
         lines = [Content.assemble(start, " " * room, keys)]
         if self.info is not None and self.info.name != MODEL:
             lines.append(Content.styled(other_weights(printable(self.info.name)), "$text-warning"))
-        told = panel_lines(step, pages[self.page % len(pages)], width)
-        lines += [Content(line.translate(ASCII) if self.stack.glyphs.ascii_only else line) for line in told]
+        lines += map(Content, panel_lines(step, pages[self.page % len(pages)], width))
         return Content("\n").join(lines)
 
     def _panels(self) -> list[Line]:
