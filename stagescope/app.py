@@ -41,8 +41,9 @@ class StageApp(App[str]):
     """Run with `run_app`. The app's result is the shell command of the last reading.
 
     engine_factory makes an Engine; it is called again after an engine died. state: what is looked at at first. models: what
-    the model picker lists, asked when it opens. ascii_only: no block elements in the stack. record: a session is kept; resumed: one that goes on. color: one of COLOURS, as `console.color_depth` finds it. theme: a name of settings.THEMES. Raises
-    ScheduleError for a schedule that is wrong whatever the model.
+    the model picker lists, asked when it opens. ascii_only: no block elements in the stack. record: a session is kept;
+    resumed: one that goes on. color: one of COLOURS, as `console.color_depth` finds it. theme: a name of settings.THEMES.
+    Raises ScheduleError for a schedule that is wrong whatever the model.
     """
 
     TITLE = "stagescope"
