@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from stagescope import actions
 from stagescope.engine.protocol import DEFAULT_MODEL, TakeAttribution, TakeCensus, TakeEvidence, TakeLens, Texts
 from stagescope.tour_numbers import PROMPT, Number, at_end, drop_kl, entropy, head, kept, kl, lens_kl, means, middle, mlp, near, paris, sink, swept
 
@@ -19,7 +20,7 @@ SHELL = f'"{PROMPT}"'
 
 @dataclass(frozen=True)
 class Step:
-    """What is looked at, and what is said of it. The texts are plain, a line long or two; `told` fills their numbers in."""
+    """What is looked at, and what is said of it. The texts are plain, a line long or two; `told` fills numbers and keys in."""
 
     title: str
     do: str  # which keys lead here
@@ -36,7 +37,16 @@ class Step:
     numbers: dict[str, Number] = field(default_factory=dict)
 
     def told(self, part: str) -> str:
-        return getattr(self, part).format_map({name: number.written for name, number in self.numbers.items()})
+        written = {name: number.written for name, number in self.numbers.items()}
+        return getattr(self, part).format_map({**written, "key": _Keys()})
+
+
+class _Keys(dict[str, str]):
+    """The key of an action as it is now, by its place and name: {key[explore.drop]} in a text."""
+
+    def __missing__(self, action: str) -> str:
+        place, _, name = action.partition(".")
+        return actions.key(name, place)
 
 
 def not_this_model(name: str, n_layers: int) -> str:
@@ -50,7 +60,7 @@ def other_weights(name: str) -> str:
 STEPS = (
     Step(
         "What the screen shows",
-        do="↑ ↓ move through the layers, ← → through the tokens, ? lists every key.",
+        do="↑ ↓ move through the layers, ← → through the tokens, {key[explore.help]} lists every key.",
         look="The embedding e is at the bottom, layer 29 and the output on top. A row says what its layer would say now, the entropy H of that, "
         "and the rank of “ Paris”, to which the output gives {p} at {bits} bits.",
         paper="Each layer is read with the logit lens: the final norm, then the unembedding (Figures 6 and 8).",
@@ -67,7 +77,7 @@ STEPS = (
     ),
     Step(
         "A middle layer dropped: little happens",
-        do="“:” drop 17 Enter, or d with the cursor on 17. u takes it back.",
+        do="“{key[explore.edit]}” drop 17 Enter, or {key[explore.drop]} with the cursor on 17. {key[explore.undo]} takes it back.",
         look="Row 17 is out, the stream passes it by, and Δ stays small in the rows above. The second line tells the effect: KL {kl} nats at this "
         "token, {kept} of 10 top tokens kept, “ Paris” {p} where it was {before}.",
         paper="Without one of its middle layers a model keeps 72 to 95 % of its top-1 predictions, untrained (abstract, Figure 3).",
@@ -86,7 +96,7 @@ STEPS = (
     ),
     Step(
         "The first layer dropped: collapse",
-        do="“:” drop 0 Enter, or G ↑ d.",
+        do="“{key[explore.edit]}” drop 0 Enter, or {key[explore.bottom]} ↑ {key[explore.drop]}.",
         look="Δ is large from the bottom up and no later layer makes it good: KL {kl} nats, {kept} of 10 kept, “ Paris” at rank {rank} or so, and "
         "the output is {bits} bits less certain than before.",
         paper="Stage 1: the first layer is catastrophic in every model, with high entropy, not with one wrong answer (Figure 3; Table 1).",
@@ -105,7 +115,7 @@ STEPS = (
     ),
     Step(
         "Every layer at once: drops and swaps",
-        do="w in the stack. ← → move, ↑ ↓ go from drops to swaps, enter opens a point, escape goes back.",
+        do="{key[explore.sweep]} in the stack. ← → move, ↑ ↓ go from drops to swaps, {key[sweep.open]} opens a point, {key[sweep.back]} goes back.",
         look="Figure 3 on this prompt, KL by layer: high at the start (drop 0: {start} nats), low in the middle (median of 3 to 27: {low}), high at "
         "the end (drop 29: {end}). One peak stands in the middle, layer 11: {peak}.",
         paper="In the middle, swapping neighbours harms less than dropping one (Figure 3).",
@@ -125,9 +135,9 @@ STEPS = (
     ),
     Step(
         "The exception: who makes the sink",
-        do="“:” drop 11 @0 Enter: out at the first token alone. Then “:” drop 11 @1-10 Enter: at all others.",
+        do="“{key[explore.edit]}” drop 11 @0 Enter: out at the first token alone. Then “{key[explore.edit]}” drop 11 @1-10 Enter: at all others.",
         look="At token 0 alone it costs {first} nats of the {whole} that drop 11 costs, at the ten others together {rest}. In the baseline "
-        "(b, then ← to token 0) the MLP of layer 11 writes a vector of norm {norm}, at “ of” one of {norm_here}.",
+        "({key[explore.baseline]}, then ← to token 0) the MLP of layer 11 writes a vector of norm {norm}, at “ of” one of {norm_here}.",
         paper="No figure is about it. That models rest attention on their first token is from Xiao et al., arXiv 2309.17453.",
         here="The heads of layer 11 give token 0 {early} of their weight, those of layer 20 {late}: what is lost is the place where later heads "
         "rest, not the answer.",
@@ -146,7 +156,7 @@ STEPS = (
     ),
     Step(
         "Detokenization: one token, one layer",
-        do="“:” attn-off 0 @3 Enter: token 3, “iffel”, cannot look back at “ E” in layer 0. All else runs.",
+        do="“{key[explore.edit]}” attn-off 0 @3 Enter: token 3, “iffel”, cannot look back at “ E” in layer 0. All else runs.",
         look="The tower is lost: “ Paris” {p}, and “ {leads}” leads. The same at tokens 5-6, in all of the layers 0-2, costs nothing ({far}); nor "
         "does it at token 3 ten layers later, attn-off 10-12 @3 ({later}).",
         paper="Stage 1, detokenization: early layers join the pieces of words and names into entities (Table 1; Figures 4 and 9).",
@@ -163,7 +173,8 @@ STEPS = (
     ),
     Step(
         "Detokenization: looking at near tokens",
-        do="A in the stack; v shows the heads, k other distances, c measures over a text. Escape, then H: the heads that join pieces.",
+        do="{key[explore.attention]} in the stack; {key[attention.view]} shows the heads, {key[attention.offset]} other distances, {key[attention.text]} measures over a text. "
+        "{key[attention.back]}, then {key[explore.heads]}: the heads that join pieces.",
         look="Attention to the 5 tokens before, sink-free: {one} a token in layer 1, {three} in layer 3, {eleven} in layer 11. An even look "
         "would give {even}: the prompt is short.",
         paper="Near attention is highest in the first layers and falls (Figure 4); sub-joiner heads do the joining (Figure 9).",
@@ -185,7 +196,7 @@ STEPS = (
     ),
     Step(
         "Feature engineering: a name, a place",
-        do="“:” drop 4-8 @3 Enter: five layers, at “iffel” alone. Then “:” drop 4-8 @7 Enter: the same at “ in”.",
+        do="“{key[explore.edit]}” drop 4-8 @3 Enter: five layers, at “iffel” alone. Then “{key[explore.edit]}” drop 4-8 @7 Enter: the same at “ in”.",
         look="At “iffel”: “ {leads}” leads and “ Paris” has {p}. At “ in”: nothing ({elsewhere}). From 12 on the name is finished: drop 12-22 "
         "@1-9 takes eleven layers from every token but the last, and leaves “ Paris” {done}.",
         paper="Stage 2: features of entities and task from context, attention-heavy, little progress to the next token (Table 1; Figures 5, 6).",
@@ -209,8 +220,9 @@ STEPS = (
     ),
     Step(
         "Prediction ensembling: the answer",
-        do="f in the stack. ← → move through the depths, t follows one more token; escape, then D: who writes the answer.",
-        look="KL to the output: {k22} nats after layer 22, {k23} after 23, {k27} after 27, where “ Paris” comes first with p {p}. D: the attention "
+        do="{key[explore.lens_curves]} in the stack. ← → move through the depths, {key[lens.track]} follows one more token; {key[lens.back]}, then {key[explore.attribution]}: who writes "
+        "the answer.",
+        look="KL to the output: {k22} nats after layer 22, {k23} after 23, {k27} after 27, where “ Paris” comes first with p {p}. {key[explore.attribution]}: the attention "
         "of layer 23 adds {adds} to its logit, more than any other.",
         paper="Stage 3: from half depth features become predictions; KL (Figure 6) and entropy (Figure 8) of the lens fall.",
         here="KL falls steeply, but at three quarters of the depth. Entropy rises first: {h22} bits after layer 22, {h28} after 28, then {out}. The "
@@ -233,7 +245,7 @@ STEPS = (
     ),
     Step(
         "Prediction and suppression neurons",
-        do="N in the stack: half a minute on a CPU the first time. → goes into the list, v draws skew against kurtosis of all.",
+        do="{key[explore.neurons]} in the stack: half a minute on a CPU the first time. → goes into the list, {key[neurons.view]} draws skew against kurtosis of all.",
         look="Of the {mlp} neurons of layer 29, {prediction} are prediction and {suppression} suppression neurons; {none} of either kind are in the "
         "layers 0 to 21. The list says what each promotes, and where it fires on the prompt.",
         paper="Prediction neurons appear from half depth and peak near 85 %; suppression overtakes in the last tenth (Figure 6).",
@@ -251,7 +263,7 @@ STEPS = (
     ),
     Step(
         "Residual sharpening: the last layers",
-        do="“:” drop 29 Enter. Then “:” swap 28 29 Enter.",
+        do="“{key[explore.edit]}” drop 29 Enter. Then “{key[explore.edit]}” swap 28 29 Enter.",
         look="Without layer 29 the output is {bits} bits less certain, “ Paris” {p} and not {before}, and {kept} of 10 tokens are kept. With the two "
         "exchanged: KL {kl} nats, {kept_swapped} of 10.",
         paper="Stage 4: obsolete features are removed, the MLP norm peaks (Figure 7), the course of the entropy changes (Figure 8; Table 1).",
@@ -273,12 +285,12 @@ STEPS = (
     ),
     Step(
         "Going on",
-        do="Q leaves the tour and keeps this screen. If it says ● rec all of this was recorded: n adds a note, e exports, and "
-        "stagescope --session last goes on.",
-        look="One prompt is little evidence: p pins it, / types another, and every edit then tells its median over the deck.",
-        paper="Its stages are approximate and overlap (Table 1). E shows the boundaries that a rule sees in this model, and its doubt.",
-        here="w v goes on to traces, heads and neurons, C compares two readings. Outside the app: stagescope --help, stagescope paper, and "
-        "docs/api.md for Python.",
+        do="{key[tour.leave_tour]} leaves the tour and keeps this screen. If it says ● rec all of this was recorded: {key[explore.note]} adds a note, "
+        "{key[explore.export]} exports, and stagescope --session last goes on.",
+        look="One prompt is little evidence: {key[explore.pin]} pins it, {key[explore.prompt]} types another, and every edit then tells its median over the deck.",
+        paper="Its stages are approximate and overlap (Table 1). {key[explore.stages]} shows the boundaries that a rule sees in this model, and its doubt.",
+        here="{key[explore.write]} writes on, {key[explore.sweep]} {key[sweep.view]} goes on to traces, heads and neurons, {key[explore.compare]} compares "
+        "two readings. Outside the app: stagescope --help, docs/api.md for Python.",
         command=f"stagescope stages {SHELL}",
         row=29,
     ),

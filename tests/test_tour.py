@@ -88,7 +88,7 @@ def test_each_step_can_be_carried_out():
 
 
 def test_the_schedules_that_the_texts_tell_to_type_can_be_typed():
-    typed = [text for step in STEPS for text in re.findall(r"“:” (.+?) Enter", step.do)]
+    typed = [text for step in STEPS for text in re.findall(r"“:” (.+?) Enter", step.told("do"))]
     assert len(typed) >= 8
     for text in typed:
         assert str(parse(text)) == text
@@ -100,7 +100,7 @@ def test_the_keys_that_lead_to_a_screen_are_those_of_the_table():
     for step in STEPS:
         if step.screen != "explore":
             opens = {"lens": "lens_curves"}.get(step.screen, step.screen)
-            assert step.do.split()[0] in keys[opens], step.title
+            assert step.told("do").split()[0] in keys[opens], step.title
 
 
 def test_its_keys_are_free_on_every_screen():
@@ -195,3 +195,10 @@ def test_a_wrong_setting_is_told_before_the_app_opens(capsys, monkeypatch):
 def test_it_takes_no_prompt(capsys):
     code, out, err = run(capsys, "a prompt")
     assert code == 2 and not out and "unrecognized arguments: a prompt" in err
+
+
+def test_the_steps_name_keys_of_ones_own(monkeypatch):
+    monkeypatch.setattr(actions, "ACTIONS", actions.ACTIONS)
+    actions.remap({("explore", "drop"): ("Z",), ("explore", "edit"): ("ctrl+e",), ("explore", "undo"): (), ("sweep", "back"): ("q",)})
+    assert tour.STEPS[1].told("do") == "“ctrl+e” drop 17 Enter, or Z with the cursor on 17. ctrl+p undo takes it back."
+    assert tour.STEPS[3].told("do").endswith("q goes back.")

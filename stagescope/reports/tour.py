@@ -44,7 +44,7 @@ def tour_json() -> dict[str, Any]:
 def panel_lines(step: Step, parts: Sequence[str], width: int) -> list[str]:
     """Two paragraphs at most: what is done and seen; what the paper says, and what is so here."""
     paragraphs = (" ".join(HEADS[part] + step.told(part) for part in half if part in parts) for half in HALVES)
-    return [line for text in paragraphs if text for line in textwrap.wrap(text, width)]
+    return [line for text in paragraphs if text for line in textwrap.wrap(text, width, break_on_hyphens=False)]
 
 
 def tour_markdown() -> str:
