@@ -8,12 +8,14 @@ import sys
 import pytest
 import tiny_models
 from test_catalog import PARAMETERS
+from test_explore import until
 from textual.app import App
 from textual.widgets import OptionList
 
 from stagescope import cli, model_list
 from stagescope.engine import catalog, fit, load
 from stagescope.screens.models import Models
+from stagescope.screens.widgets.line import Line
 
 
 @pytest.fixture
@@ -193,3 +195,6 @@ async def test_the_picker_keeps_one_line_a_model(here, width):
         options = app.screen.query_one(OptionList)
         assert options.virtual_size.height == options.option_count
         assert app.screen.entries[options.highlighted].name == "gpt2"
+        await pilot.press("down")  # the end of a row is cut: its note stands below
+        note = app.screen.entries[options.highlighted].note
+        await until(pilot, lambda: app.screen.query_one("#note", Line).shown.plain == note)

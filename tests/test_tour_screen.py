@@ -93,6 +93,15 @@ async def test_a_large_terminal_tells_all_at_once():
         assert tour.stack.size.height >= 31
 
 
+async def test_a_low_terminal_keeps_the_stack_until_space_tells_the_step():
+    async with touring(size=(62, 17)) as (tour, pilot, _):
+        await go(pilot, 2)
+        await until(pilot, lambda: pilot.app.screen.query_one("#tour").size.height <= 2)
+        assert "dropped" in drawn(pilot.app) and any(line.startswith("▸") for line in drawn(pilot.app).splitlines())
+        await pilot.press("space")
+        await until(pilot, lambda: STEPS[2].told("look") in unwrapped(pilot.app))
+
+
 async def test_its_keys_can_be_clicked():
     async with touring() as (tour, pilot, _):
         line = tour.told_step().plain.split("\n")[0]

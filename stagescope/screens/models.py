@@ -37,11 +37,12 @@ class Models(ModalScreen[str | None]):
     def compose(self) -> ComposeResult:
         with Vertical():
             yield OptionList(*(Option(self._row(entry)) for entry in self.entries), markup=False)
+            yield Line(id="note")
             yield Line(id="question")
             yield Field(id="answer")
 
     def on_mount(self) -> None:
-        self.query_one(Line).show("size and memory are of the weights; or just type a Hugging Face id, a directory or a .gguf file:")
+        self.query_one("#question", Line).show("size and memory are of the weights; or just type a Hugging Face id, a directory or a .gguf file:")
         if self.entries:
             names = [entry.name for entry in self.entries]
             self.query_one(OptionList).highlighted = names.index(self.current) if self.current in names else 0
@@ -52,6 +53,10 @@ class Models(ModalScreen[str | None]):
         columns = [max(map(cell_len, cells)) for cells in zip(*map(_cells, self.entries), strict=True)]
         name, size, need = (fit(cell, column) for cell, column in zip(_cells(entry), columns, strict=True))
         return Content.assemble((name, "bold"), "  ", (size, "" if entry.directory else "dim"), "  ", need, "  ", (printable(entry.note), "dim"))
+
+    def on_option_list_option_highlighted(self, event: OptionList.OptionHighlighted) -> None:
+        """The end of a row is cut where the terminal is narrow."""
+        self.query_one("#note", Line).show(printable(self.entries[event.option_index].note), layout=True)
 
     def on_option_list_option_selected(self, event: OptionList.OptionSelected) -> None:
         self.dismiss(self.entries[event.option_index].name)

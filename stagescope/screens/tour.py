@@ -25,6 +25,7 @@ from stagescope.tour import LAYERS, MODEL, STEPS, Step, not_this_model, other_we
 if TYPE_CHECKING:
     from stagescope.model_list import Listed
 
+LOW = 20  # rows of terminal below which a step's four lines would leave three of the stack
 ROOMY = 36  # rows of terminal from which all of a step is told at once; below, in two halves of four lines of 80
 
 
@@ -135,7 +136,9 @@ class Tour(Explore):
     # -------------------------------------------------------------------------------------------- drawing
 
     def pages(self) -> tuple[tuple[str, ...], ...]:
-        """The parts of a step that are told together; at last its title alone."""
+        """The parts of a step that are told together; at last its title alone, where the stack would have no room first."""
+        if self.app.size.height < LOW:
+            return ((), *HALVES)
         return (*((HALVES[0] + HALVES[1],) if self.app.size.height >= ROOMY else HALVES), ())
 
     def told_step(self) -> Content:
