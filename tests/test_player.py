@@ -220,8 +220,8 @@ async def test_texts_are_written_again_as_they_were_drawn_then(home):
         await press(pilot, *["full_stop"] * 4)
         assert pilot.app.screen.PLACE == "write" and pilot.app.screen.request == asked[0]
         await press(pilot, "full_stop")
-        assert "as recorded" in drawn(pilot.app)
+        assert "as recorded" in unwrapped(pilot.app)
         await press(pilot, "full_stop")
-        assert pilot.app.screen.request == asked[1] and "as recorded" in drawn(pilot.app) and "seed 3" in drawn(pilot.app)
+        assert pilot.app.screen.request == asked[1] and "as recorded" in unwrapped(pilot.app) and "seed 3" in unwrapped(pilot.app)
         await press(pilot, "comma")
         assert pilot.app.screen.request == asked[0]
