@@ -28,7 +28,7 @@ PARTS = ("do", "look", "paper", "here")
 def answer(default_model_dir):
     """Gives the last answer to a request, of a sweep its sweeps by kind; each is asked once."""
     engine, known = LocalEngine(), {}
-    for _ in engine.answer(Load(cache=False, device="cpu", dtype="float32")):
+    for _ in engine.answer(Load(device="cpu", dtype="float32")):
         pass
 
     def of(request):
