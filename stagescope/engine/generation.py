@@ -16,7 +16,6 @@ from stagescope.engine import cache, question
 from stagescope.engine.plan import Plan, uses_means
 from stagescope.engine.progress import progress
 from stagescope.engine.protocol import EngineError, Generate, Generation, Load, ModelInfo, Progress, Read
-from stagescope.engine.question import Question
 from stagescope.engine.schedule import anchored, resolve
 
 if TYPE_CHECKING:
@@ -74,23 +73,19 @@ def check(request: Generate, info: ModelInfo) -> None:
 def settle(request: Generate, info: ModelInfo, load: Load, tokenizer: Any) -> Asked:
     """Raises EngineError as `check`, and as for a Read."""
     check(request, info)
-    asked = [question.question(Read(request.prompt, text), load, info, tokenizer) for text in ("", *request.schedules)]
-    length, n_tokens = len(asked[0].ids), request.tokens
+    ids = question.question(Read(request.prompt), load, info, tokenizer).ids
+    length, n_tokens = len(ids), request.tokens
+    schedules = [question.planned(text, info, length)[0] for text in ("", *request.schedules)]
     if length + n_tokens > info.n_ctx:
         raise EngineError(
             "error",
             f"the prompt has {length} tokens and {n_tokens} more were asked for, {info.name} reads at most {info.n_ctx}.",
             f"Ask for {info.n_ctx - length} or less." if length < info.n_ctx else "Shorten the prompt.",
         )
-    plans = tuple(_plan(one, info, length + n_tokens) for one in asked)
-    return Asked(request, asked[0].ids, tuple(str(one.schedule) for one in asked), plans)
-
-
-def _plan(asked: Question, info: ModelInfo, n_positions: int) -> Plan:
-    """Of prompt and continuation: positions are anchored in the prompt, and a schedule that names all of its positions does
-    not name those that are written."""
-    shape = {"parallel_blocks": info.parallel, "n_heads": info.n_heads, "d_mlp": info.d_mlp}
-    return resolve(anchored(asked.schedule, len(asked.ids)), info.n_layers, n_positions=n_positions, **shape)
+    # Positions are anchored in the prompt, and a schedule that names all of them does not name those that are written.
+    of = {"n_positions": length + n_tokens, **question.shape(info)}
+    plans = tuple(resolve(anchored(schedule, length), info.n_layers, **of) for schedule in schedules)
+    return Asked(request, ids, tuple(map(str, schedules)), plans)
 
 
 def recalled(engine: LocalEngine, request: Generate) -> Generation | None:

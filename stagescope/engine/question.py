@@ -74,12 +74,16 @@ def question(request: Read, load: Load, info: ModelInfo, tokenizer: Any) -> Ques
 def planned(text: str, info: ModelInfo, n_positions: int | None) -> tuple[Schedule, Plan]:
     try:
         schedule = parse(text)
-        known = {"parallel_blocks": info.parallel, "n_heads": info.n_heads, "d_mlp": info.d_mlp}
-        return schedule, resolve(schedule, info.n_layers, n_positions=n_positions, **known)
+        return schedule, resolve(schedule, info.n_layers, n_positions=n_positions, **shape(info))
     except ScheduleError as error:
         place = "\n".join(str(error).splitlines()[:-1])  # the text and its carets
         why = printable(error.reason)
         raise EngineError("usage", f"the schedule cannot be: {why}{'' if why.endswith('?') else '.'}", place) from error
+
+
+def shape(info: ModelInfo) -> dict[str, Any]:
+    """What a schedule is held against, beside the number of layers and of positions."""
+    return {"parallel_blocks": info.parallel, "n_heads": info.n_heads, "d_mlp": info.d_mlp}
 
 
 def chat(tokenizer: Any, prompt: str, info: ModelInfo) -> str:

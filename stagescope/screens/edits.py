@@ -2,13 +2,7 @@
 
 from __future__ import annotations
 
-from stagescope.engine.protocol import ModelInfo
 from stagescope.engine.schedule import Plan, Schedule, attn_off, drop, mlp_off, repeat, swap, toggle
-
-
-def shape(info: ModelInfo) -> dict:
-    """What a schedule is held against, beside the number of layers."""
-    return {"parallel_blocks": info.parallel, "n_heads": info.n_heads, "d_mlp": info.d_mlp}
 
 
 class CannotEdit(Exception):

@@ -40,13 +40,13 @@ from stagescope.engine.protocol import (
     TakeSweep,
     Texts,
 )
+from stagescope.engine.question import shape
 from stagescope.engine.schedule import Schedule, ScheduleError, parse, resolve
 from stagescope.engine.tokens import Token
 from stagescope.history import History
 from stagescope.screens import words
 from stagescope.screens.asking import Asking, Chosen
 from stagescope.screens.deck import DeckEffect
-from stagescope.screens.edits import shape
 from stagescope.screens.explore_beside import EMPTY, ExploreBeside
 from stagescope.screens.explore_jobs import ExploreJobs
 from stagescope.screens.explore_keys import ExploreKeys

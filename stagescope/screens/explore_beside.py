@@ -9,13 +9,13 @@ from functools import partial
 from stagescope import actions
 from stagescope.answers import Answer
 from stagescope.engine.protocol import EngineError, Generate, Read
+from stagescope.engine.question import shape
 from stagescope.engine.schedule import ScheduleError, parse, resolve, toggle
 from stagescope.screens import compare_words, deck
 from stagescope.screens.asking import Asking, Chosen, Looked
 from stagescope.screens.attention import AttentionScreen
 from stagescope.screens.attribution import AttributionScreen
 from stagescope.screens.compare import CompareScreen, one_model
-from stagescope.screens.edits import shape
 from stagescope.screens.frame import Frame
 from stagescope.screens.heads import HeadsScreen
 from stagescope.screens.lens import LensScreen

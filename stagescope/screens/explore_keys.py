@@ -11,11 +11,12 @@ from textual.widgets import Input
 
 from stagescope import actions
 from stagescope.engine.protocol import LENSES, MOST_PROMPTS, FindToken
+from stagescope.engine.question import shape
 from stagescope.engine.schedule import Schedule, ScheduleError, parse, resolve
 from stagescope.engine.tokens import Token
 from stagescope.screens import deck, words
 from stagescope.screens.ask import Ask, Confirm
-from stagescope.screens.edits import CannotEdit, key_edit, shape
+from stagescope.screens.edits import CannotEdit, key_edit
 from stagescope.screens.explore_beside import EMPTY, UNKNOWN
 from stagescope.screens.frame import Frame
 from stagescope.screens.help import Help

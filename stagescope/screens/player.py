@@ -14,10 +14,10 @@ from textual.content import Content
 from stagescope import actions
 from stagescope.answers import collected
 from stagescope.engine.protocol import EngineError, Generate, Load, ModelInfo, Read, Reply, Request
+from stagescope.engine.question import shape
 from stagescope.engine.schedule import ScheduleError, parse, resolve
 from stagescope.screens import player_words
 from stagescope.screens.asking import Asking, Chosen
-from stagescope.screens.edits import shape
 from stagescope.screens.explore import Explore
 from stagescope.screens.help import Help
 from stagescope.screens.widgets.line import Line
