@@ -22,6 +22,7 @@ from stagescope import actions, paths, themes
 from stagescope.engine.protocol import Engine
 from stagescope.exports.formats import FORMATS
 from stagescope.readable import InAscii, Readable
+from stagescope.screens.asking import Asking
 from stagescope.screens.explore import Explore
 from stagescope.screens.sharing import Sharing
 from stagescope.sessions.events import State
@@ -107,6 +108,9 @@ class StageApp(App[str]):
 
     def leave(self, return_code: int = 0) -> None:
         """End the app and the session; its result is the command that prints the last reading."""
+        for screen in self.screen_stack:
+            if isinstance(screen, Asking):
+                screen.let_go()
         self.explore.end_session()
         self.exit(self.explore.command(), return_code=return_code)
 

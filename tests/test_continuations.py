@@ -269,6 +269,15 @@ def test_it_stops_between_block_calls(engine: LocalEngine, monkeypatch) -> None:
         equal(write(engine, *EDITS), expected)
 
 
+@pytest.mark.parametrize("chance", [{}, {"temperature": 1.0, "top_p": 0.9, "seed": 3}])
+def test_a_text_that_is_stopped_is_all_of_a_shorter_one(engine: LocalEngine, chance) -> None:
+    parts = [reply for reply in engine.answer(Generate(PROMPT, EDITS[:1], N, **chance)) if isinstance(reply, Generation)]
+    for n in (1, 4, N):
+        stopped, shorter = parts[n - 1].as_far(), write(engine, *EDITS[:1], tokens=n, **chance)
+        assert stopped.complete and stopped.asked == shorter.asked == Generate(PROMPT, EDITS[:1], n, **chance)
+        equal(stopped, shorter)
+
+
 def test_a_model_is_read_while_it_writes(engine: LocalEngine) -> None:
     def read(text: str):
         *_, found = engine.answer(Read(PROMPT, text, part="whole"))

@@ -29,7 +29,6 @@ from stagescope.screens.probe import ProbeScreen
 from stagescope.screens.similarity import SimilarityScreen
 from stagescope.screens.stages import StagesScreen
 from stagescope.screens.sweep import SweepScreen
-from stagescope.screens.write import WriteScreen
 from stagescope.screens.widgets.line import Field, from_line, to_line
 from stagescope.screens.write import WriteScreen
 from stagescope.sessions.events import begun

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import pytest
 from test_explore import PROMPT, drawn, running, settled, until
+from test_write_screen import halting
 
 from stagescope import __version__
 from stagescope.app import StageApp
@@ -17,6 +18,7 @@ from stagescope.screens import recording
 from stagescope.screens.ask import Ask
 from stagescope.screens.lens import LensScreen
 from stagescope.screens.sweep import SweepScreen
+from stagescope.screens.write import WriteScreen
 from stagescope.sessions import files, replay, short
 from stagescope.sessions.events import fold
 
@@ -167,6 +169,16 @@ async def test_what_the_app_answers_by_itself_is_no_reason_to_keep_a_session():
         assert sessions()
         app.leave()
     assert not sessions()
+
+
+async def test_a_text_that_is_written_as_the_app_is_left_is_kept_so_far(monkeypatch):
+    async with running(halting(monkeypatch, after=4), record=True) as (app, pilot, _):
+        await pilot.press("d", "W")
+        await until(pilot, lambda: isinstance(app.screen, WriteScreen) and app.screen.n_steps == 4)
+        await pilot.press("ctrl+q")
+    *_, last = events("answer")
+    assert last["kind"] == "Generation" and last["request"]["tokens"] == 4
+    assert [len(row) for row in last["numbers"]["Generation.ids"]] == [4, 4]
 
 
 # ---------------------------------------------------------------------------------------- opened again

@@ -2,6 +2,7 @@
 
 import asyncio
 from functools import partial
+from unittest.mock import Mock
 
 import pytest
 from beside import PROMPT, beside, press, settled
@@ -12,6 +13,7 @@ from stagescope.answers import as_numbers
 from stagescope.engine import fake, fake_texts
 from stagescope.engine.fake import FakeEngine
 from stagescope.engine.protocol import Failure, Generate
+from stagescope.exports import again
 from stagescope.screens.asking import Chosen
 from stagescope.screens.write import WriteScreen
 from stagescope.screens.write_words import settings, with_settings
@@ -58,32 +60,60 @@ async def test_texts_grow_token_by_token_and_the_cursor_follows_until_it_is_move
         assert screen.step == found.parts_at(1) and f"parts at step {screen.step}" in drawn(pilot.app)
 
 
-async def test_escape_keeps_what_is_written_and_r_writes_it_anew(monkeypatch):
-    engine, steps, real = FakeEngine(), 3, fake_texts.generations
+def halting(monkeypatch, after: int) -> FakeEngine:
+    """It writes so many steps of a text, and then is at work until its gate is opened."""
+    engine, real = FakeEngine(), fake_texts.generations
 
     def some(*asked):
-        """So many steps, and then the engine is at work for ever."""
         for step, found in enumerate(real(*asked)):
-            if step == steps:
+            if step == after and not engine.gates[Generate].opened:
                 engine.gates[Generate].clear()
             yield found
 
     monkeypatch.setattr(fake_texts, "generations", some)
     engine.gates[Generate] = asyncio.Event()
+    engine.gates[Generate].opened = False  # for good
     engine.gates[Generate].set()
+    return engine
+
+
+async def test_escape_keeps_what_is_written_and_r_writes_it_anew(monkeypatch):
+    engine = halting(monkeypatch, after=3)
     async with writing(engine=engine, settled=None) as (screen, pilot, _):
+        recorded = screen.record = Mock()
         await until(pilot, lambda: screen.n_steps == 3 and not engine.gates[Generate].is_set())
         await press(pilot, "home", "right")
         assert "ended" not in drawn(pilot.app)  # what is not written yet has not ended
         await pilot.press("escape")
         assert screen.running is None and screen.n_steps == 3
         await until(pilot, lambda: "stopped: r writes it anew" in drawn(pilot.app))
-        assert len(as_numbers(screen.answer()).rows) == 6  # what is there can be exported
-        steps = 99
+        answer = screen.answer()
+        assert len(as_numbers(answer).rows) == 6 and again.command(answer).count("--tokens 3") == 1  # can be exported
+        (request, (found,)), _ = recorded.call_args
+        assert request == Generate(PROMPT, (EDIT,), 3) == found.asked and found.complete and found.ids.shape == (2, 3)
+        engine.gates[Generate].opened = True
         engine.gates[Generate].set()
         await pilot.press("r")
         await settled(pilot)
         assert screen.n_steps == 40 and screen.step == 39 and len(engine.requests) == 2
+        assert [call.args[0].tokens for call in recorded.call_args_list] == [3, 40]
+
+
+@pytest.mark.parametrize("how", ["the engine dies", "another seed", "the app is left"])
+async def test_a_text_cut_short_is_recorded_as_far_as_it_is_written(how, monkeypatch):
+    engine = halting(monkeypatch, after=5)
+    async with writing(engine=engine, settled=None, sampling=Generate("", temperature=1.0)) as (screen, pilot, _):
+        recorded = screen.record = Mock()
+        await until(pilot, lambda: screen.n_steps == 5)
+        match how:
+            case "the engine dies":
+                screen._failed(screen.running, Failure("died", "The engine ended.", ""))
+            case "another seed":
+                await pilot.press("s")
+            case "the app is left":
+                screen.let_go()
+        (request, (found,)), _ = recorded.call_args_list[0]
+        assert request == Generate(PROMPT, (EDIT,), 5, 1.0) == found.asked and found.p.shape == (2, 5)
 
 
 async def test_a_step_opens_in_the_stack_as_a_prompt():

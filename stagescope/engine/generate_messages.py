@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -61,6 +61,15 @@ class Generation(Told):
     complete: bool = False
     milliseconds: float = float("nan")
     cached: bool = False
+
+    def as_far(self) -> Generation:
+        """Texts that were stopped, as the whole answer to a request for no more tokens than they have. One token must be there.
+
+        Of two texts, which are written together; of many a later wave may not have begun (generation.take).
+        """
+        n = max(map(self.length, range(len(self.schedules))))
+        arrays = {name: value[:, :n] for name, value in vars(self).items() if isinstance(value, np.ndarray) and value.ndim == 2}
+        return replace(self, asked=replace(self.asked, tokens=n), complete=True, **arrays)
 
     def length(self, text: int) -> int:
         """Tokens written so far."""

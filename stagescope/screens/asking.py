@@ -105,6 +105,9 @@ class Asking(Sharing):
         """Keep what came in answer to a request, which may not be wanted any more."""
         raise NotImplementedError
 
+    def cut_short(self, request: Request) -> None:
+        """What runs will not come to its end: keep what can stand without the rest."""
+
     def rest_of(self, request: Request) -> Request:
         """As it is asked for: a part of it may be there."""
         return request
@@ -131,6 +134,8 @@ class Asking(Sharing):
         self.draw_after_keys()
 
     def let_go(self) -> None:
+        if self.running is not None:
+            self.cut_short(self.running)
         self.running = None
         self.workers.cancel_group(self, "ask")
 
@@ -171,6 +176,7 @@ class Asking(Sharing):
 
     def _failed(self, request: Request, reply: Failure) -> None:
         self.stopped.add(request)
+        self.cut_short(request)
         if reply.kind != "cancelled":
             self.failure = words.failure(reply)
             self.dead = self.dead or reply.kind == "died"

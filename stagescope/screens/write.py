@@ -77,6 +77,13 @@ class WriteScreen(Asking):
             newest = self.n_steps - 1
             self.step = newest if self.follows else min(self.step, newest)
 
+    def cut_short(self, request: Generate) -> None:
+        """The text as far as it is written goes into the session, as one of so many tokens."""
+        found = self.found.get(request)
+        if found is not None and not found.complete:
+            written = found.as_far()
+            self.record(written.asked, (written,))
+
     @property
     def generation(self) -> Generation | None:
         return self.found.get(self.request)
@@ -87,9 +94,11 @@ class WriteScreen(Asking):
         return max(map(found.length, range(len(found.schedules)))) if found else 0
 
     def answer(self) -> Answer | None:
-        """As far as it is written."""
+        """As far as it is written, which is all of a shorter text."""
         found = self.generation
-        return found and Answer(self.load, self.info, self.request, (found,))
+        if found is not None and not found.complete:
+            found = found.as_far()
+        return found and Answer(self.load, self.info, found.asked, (found,))
 
     def under_cursor(self) -> tuple[dict[str, Any], str]:
         return {"schedule": self.generation.schedules[self.side], "step": self.step}, "token"
