@@ -29,7 +29,7 @@ L = 6
 class StandIn:
     """An engine that has every answer ready. `asked`: the requests, in order."""
 
-    def __init__(self, *, answers=(), cached=None, light=True, parallel=False):
+    def __init__(self, *, answers=(), cached=(), light=True, parallel=False):
         self.answers, self.cached, self.parallel = answers, cached, parallel
         self.info, self.tokenizer, self.asked, self.loaded = None, object() if light else None, [], False
 
@@ -61,13 +61,7 @@ class StandIn:
                 yield make_sweep(kind, L, done=[0], **given)  # partial, then whole
                 yield make_sweep(kind, L, **given)
 
-    def cached_sweeps(self, request):
-        assert isinstance(request, TakeSweep)
-        self.asked.append(("cached", request))
-        return self.cached
-
-    def cached_corpus(self, request):
-        assert isinstance(request, SweepCorpus)
+    def known(self, request):
         self.asked.append(("cached", request))
         return self.cached
 
@@ -129,11 +123,11 @@ def test_words_become_a_request(capsys, engine, tmp_path, monkeypatch, words, as
 
 
 def test_what_is_cached_needs_no_weights(capsys, engine) -> None:
-    engine.cached = [make_sweep("drop", L, prompt="a")]
+    engine.cached = (make_sweep("drop", L, prompt="a"),)
     result = stagescope(capsys, "a", "--kind", "drop", "--track", "Rome", "--json")
     assert result.code == 0 and len(json.loads(result.out)["rows"]) == L
     assert not engine.loaded and engine.asked[-1] == ("cached", TakeSweep(("a",), ("drop",), tracked=7))
-    engine.cached = make_corpus(["drop"], L)
+    engine.cached = (make_corpus(["drop"], L),)
     assert json.loads(stagescope(capsys, "--corpus", "-", "--kind", "drop", "--json").out)["documents"] == 40
     assert not engine.loaded and engine.asked[-1] == ("cached", SweepCorpus("-", ("drop",)))
 

@@ -12,7 +12,7 @@ import torch
 from test_readings_right import close, order
 from transformers import AutoModelForCausalLM
 
-from stagescope.engine import comparison, local, wire
+from stagescope.engine import at_hand, comparison, wire
 from stagescope.engine.local import LocalEngine
 from stagescope.engine.protocol import Comparison, EngineError, Load, Read, Reading, TakeComparison
 
@@ -143,7 +143,7 @@ def test_two_models_that_put_other_tokens_before_a_prompt_are_refused(llama_dir)
 
 
 def test_comparing_two_models_keeps_no_more_residuals_than_reading_does(llama_dir, monkeypatch) -> None:
-    monkeypatch.setattr(local, "KEPT_BYTES", 0)
+    monkeypatch.setattr(at_hand, "KEPT_BYTES", 0)
     one, two = loaded(llama_dir), loaded(llama_dir)
     held = set()
     for layer in range(4):
@@ -174,14 +174,14 @@ def plain_logits(engine: LocalEngine) -> torch.Tensor:
 def test_an_answer_is_kept_and_crosses_the_pipe(engine: LocalEngine) -> None:
     engine.request = replace(engine.request, cache=True)
     request = TakeComparison(Read(PROMPT, A), Read(PROMPT, B))
-    assert engine.known(request) is None
+    assert not engine.known(request)
     found = compare(engine, request.a, request.b)
-    again = engine.known(TakeComparison(Read(PROMPT, "DROP 2"), Read(PROMPT, "swap 4 3")))
+    (again,) = engine.known(TakeComparison(Read(PROMPT, "DROP 2"), Read(PROMPT, "swap 4 3")))
     crossed = wire.decode(wire.encode(found)[4:])
     for other in (again, crossed):
         assert other.pairs == found.pairs == PAIRS and other.b.schedule == B
         np.testing.assert_array_equal(other.kl_nats, found.kl_nats)
-    assert engine.known(TakeComparison(request.b, request.a)) is None  # KL is of one side
+    assert not engine.known(TakeComparison(request.b, request.a))  # KL is of one side
     engine.request = replace(engine.request, cache=False)
 
 

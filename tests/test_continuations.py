@@ -15,7 +15,8 @@ from test_generation import MILD, N, NUMBERS, PROMPT, prompt_ids, write
 from transformers import AutoTokenizer
 
 from stagescope.engine import blocks, generation, runner, sampling, wire
-from stagescope.engine.local import Cancelled, LocalEngine
+from stagescope.engine.at_hand import Cancelled
+from stagescope.engine.local import LocalEngine
 from stagescope.engine.protocol import EngineError, Generate, Generation, Read
 
 EDITS = ("drop 2", "repeat 4-5", "attn-off 1 @2-4")
@@ -288,7 +289,7 @@ def test_a_model_is_read_while_it_writes(engine: LocalEngine) -> None:
     readings = [read(text) for text in ("drop 3", "head-off 2.1 @-1")]
     one = engine.answer(Generate(PROMPT, schedules, N, temperature=1.0))
     two = engine.answer(Generate("a river", other, 5))
-    engine._forget_prompt()
+    engine.forget_prompt()
     last = {}
     for at in range(N + 1):
         for name, replies in (("one", one), ("two", two)):
@@ -311,10 +312,10 @@ def kept(llama_dir, home) -> LocalEngine:
 
 def test_what_was_written_is_kept_and_crosses_the_pipe(kept: LocalEngine) -> None:
     request = Generate(PROMPT, ("drop 2", "drop 3 mean"), N, temperature=1.0, top_k=40, seed=4)
-    assert kept.known(request) is None
+    assert not kept.known(request)
     *_, found = kept.answer(request)
     spelled = replace(request, schedules=("DROP 2;", "drop 3 mean"))
-    again, crossed = kept.known(spelled), wire.decode(wire.encode(found)[4:])
+    (again,), crossed = kept.known(spelled), wire.decode(wire.encode(found)[4:])
     assert again.cached and not found.cached and again.asked == spelled
     equal(replace(again, asked=request), found)
     equal(crossed, found)
@@ -323,10 +324,10 @@ def test_what_was_written_is_kept_and_crosses_the_pipe(kept: LocalEngine) -> Non
     others = ({"seed": 5}, {"tokens": 7}, {"temperature": 1.1}, {"top_k": 41}, {"top_p": 0.9}, {"prompt": "the quick brown"})
     others += ({"schedules": ("drop 2",)}, {"schedules": ("drop 3 mean", "drop 2")}, {"schedules": ("drop 2", "drop 3")})
     for changes in others:
-        assert kept.known(replace(request, **changes)) is None, changes
+        assert not kept.known(replace(request, **changes)), changes
     # a schedule over all of the prompt is not one over everything
     *_, _ = kept.answer(Generate(PROMPT, ("attn-off 3",), 3))
-    assert kept.known(Generate(PROMPT, ("attn-off 3 @0-15",), 3)) is None
+    assert not kept.known(Generate(PROMPT, ("attn-off 3 @0-15",), 3))
 
 
 def test_what_was_stopped_is_not_kept(kept: LocalEngine) -> None:
@@ -335,14 +336,14 @@ def test_what_was_stopped_is_not_kept(kept: LocalEngine) -> None:
     for _ in range(5):
         next(replies)
     replies.close()
-    assert kept.known(request) is None
+    assert not kept.known(request)
     *_, last = kept.answer(request)
     assert not last.cached and last.length(1) == N and set(NUMBERS) <= set(vars(last))
 
 
 def test_a_text_kept_is_not_one_that_other_tokens_end(kept: LocalEngine, monkeypatch) -> None:
     *_, found = kept.answer(Generate(PROMPT, (), N))
-    assert kept.known(Generate(PROMPT, (), N, seed=9)).cached  # greedy draws nothing
+    assert kept.known(Generate(PROMPT, (), N, seed=9))[0].cached  # greedy draws nothing
     monkeypatch.setattr(kept, "ends", frozenset([int(found.ids[0, 2])]))
     *_, sooner = kept.answer(Generate(PROMPT, (), N))
     assert sooner.length(0) <= 3 and sooner.ended[0] and not sooner.cached
@@ -389,8 +390,8 @@ def test_another_model_loaded_meanwhile_changes_nothing(kept: LocalEngine, tmp_p
         pass
     *_, last = replies
     assert last.model == first.model and last.length(1) == N
-    assert kept.known(request) is None  # it is not this model's
+    assert not kept.known(request)  # it is not this model's
     for _ in kept.answer(load):
         pass
-    again = kept.known(request)
+    (again,) = kept.known(request)
     assert again.cached and again.ids.tolist() == last.ids.tolist()

@@ -108,11 +108,11 @@ def test_what_is_known_needs_no_weights(directory, request_):
         again = answer(engine, request_)
         assert again.cached and same(again, first)
     early = preview(directory)
-    found = early.cached_corpus(request_)
+    (found,) = early.known(request_)
     assert found.cached and same(found, first) and early.net is None
     assert same(answer(early, request_), first) and early.net is None
     other = replace(request_, window=25)
-    assert early.cached_corpus(other) is None
+    assert not early.known(other)
     with pytest.raises(EngineError, match="weights are not loaded"):
         list(early.answer(other))
 
@@ -125,7 +125,7 @@ def test_a_recalled_answer_is_of_the_model_as_it_ran(directory, request_):
     assert first.model.dtype == "bfloat16" and first.model.noise_kl > 0
     early = preview(directory, dtype="bfloat16")
     early.info = replace(early.info, name="by another name")
-    found = early.cached_corpus(replace(request_, window=30))
+    (found,) = early.known(replace(request_, window=30))
     assert early.info.dtype == "float32" and np.isnan(early.info.noise_kl)  # before the weights
     model = found.model
     assert (model.dtype, model.device, model.noise_kl) == ("bfloat16", "cpu", first.model.noise_kl)
@@ -137,21 +137,21 @@ def test_another_prefix_is_never_recalled(directory, request_):
     """The prefix of a model outside the catalogue is not known before its weights."""
     none = answer(loaded(directory, "none"), request_)
     early = preview(directory, "auto")
-    assert not early.certain and early.cached_corpus(request_) is None
+    assert not early.certain and not early.known(request_)
     with pytest.raises(EngineError, match="weights are not loaded"):
         list(early.answer(request_))
     auto = answer(loaded(directory, "auto"), request_)
     assert not auto.cached and auto.model.prefix and not none.model.prefix
     assert same(auto, answer(loaded(directory, "auto", cache=False), request_))
     assert auto.kl_nats[0, 0] != none.kl_nats[0, 0] and auto.tokens_scored == none.tokens_scored
-    assert same(preview(directory, "none").cached_corpus(request_), none)
+    assert same(*preview(directory, "none").known(request_), none)
 
 
 def test_without_the_cache_nothing_is_kept_or_recalled(directory, request_):
     first = answer(loaded(directory, cache=False), request_)
     assert not bookmark.folder().exists()
     answer(loaded(directory), request_)
-    assert preview(directory, cache=False).cached_corpus(request_) is None
+    assert not preview(directory, cache=False).known(request_)
     again = answer(loaded(directory, cache=False), request_)
     assert not again.cached and same(again, first)
 
@@ -160,7 +160,7 @@ def test_without_the_cache_nothing_is_kept_or_recalled(directory, request_):
 def test_what_is_wrong_is_wrong_before_the_weights(directory, request_, bos, cache):
     for wrong in ({"kinds": ("trace",)}, {"schedules": ("drop 99",)}, {"kinds": ()}, {"tokens": 0}):
         engine = preview(directory, bos, cache=cache)
-        for ask in (engine.cached_corpus, lambda request, engine=engine: list(engine.answer(request))):
+        for ask in (engine.known, lambda request, engine=engine: list(engine.answer(request))):
             with pytest.raises(EngineError) as refused:
                 ask(replace(request_, **wrong))
             assert refused.value.failure.kind == "usage"
@@ -177,4 +177,4 @@ def test_a_kept_answer_is_read_once(directory, request_, monkeypatch):
 
     monkeypatch.setattr(bookmark, "get", counting)
     assert answer(engine, request_).cached and len(read) == 1
-    assert preview(directory).cached_corpus(request_).cached and len(read) == 2
+    assert preview(directory).known(request_)[0].cached and len(read) == 2

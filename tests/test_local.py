@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tiny_models
 
-from stagescope.engine import local, question
+from stagescope.engine import at_hand, question
 from stagescope.engine.local import LocalEngine
 from stagescope.engine.protocol import EngineError, Load, Read, TakeCensus
 from stagescope.engine.runner import _walk
@@ -74,18 +74,18 @@ def test_the_same_weights_elsewhere_keep_the_name_asked_for(llama, tmp_path) -> 
 
 def test_what_is_wrong_is_wrong_before_the_cache_is_asked(llama) -> None:
     last(loaded(llama, bos="none"), Read(TEXT))
-    assert preview(llama, bos="none").cached(Read(TEXT)).cached
-    assert preview(llama, bos="none", device="cuda:7").cached(Read(TEXT)) is None
+    assert preview(llama, bos="none").known(Read(TEXT))[0].cached
+    assert not preview(llama, bos="none", device="cuda:7").known(Read(TEXT))
     with pytest.raises(EngineError, match="--bos"):
         preview(llama, bos="the quick brown fox")
     with pytest.raises(EngineError, match="layer 99"):
-        preview(llama).cached(Read(TEXT, "drop 99"))
+        preview(llama).known(Read(TEXT, "drop 99"))
 
 
 def test_a_census_is_not_recalled_for_another_prefix(llama) -> None:
     none = last(loaded(llama, bos="none"), TakeCensus())
-    assert preview(llama, bos="none").cached_census().cached
-    assert preview(llama, bos="auto").cached_census() is None  # the prefix is not known yet
+    assert preview(llama, bos="none").known(TakeCensus())[0].cached
+    assert not preview(llama, bos="auto").known(TakeCensus())  # the prefix is not known yet
     other = last(loaded(llama, bos="t"), TakeCensus())
     assert not other.cached and np.array_equal(other.kurtosis, none.kurtosis)
 
@@ -107,7 +107,7 @@ def test_a_key_depends_on_all_that_the_answer_does(llama, monkeypatch) -> None:
 
 
 def test_readings_cut_short_let_go_of_what_they_kept(llama, monkeypatch) -> None:
-    monkeypatch.setattr(local, "KEPT_BYTES", 0)
+    monkeypatch.setattr(at_hand, "KEPT_BYTES", 0)
     engine = loaded(llama, cache=False, bos="none")
     for layer in range(6):
         replies = engine.answer(Read(TEXT, f"drop {layer}; swap {(layer + 1) % 6} {(layer + 3) % 6}"))

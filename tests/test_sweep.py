@@ -93,7 +93,7 @@ def test_heads_and_neurons(engine, directory) -> None:
     *_, reading = engine.answer(Read(TEXT, "head-off 2.3"))
     np.testing.assert_allclose(heads.kl_nats[3], reading.effect_kl_nats, rtol=1e-4, atol=1e-5)
     asked = TakeSweep((TEXT,), kinds=("neurons", "neuron-sets"))
-    assert engine.cached_sweeps(asked) is None
+    assert not engine.known(asked)
     replies = list(engine.answer(asked))
     assert {reply.stage for reply in replies if isinstance(reply, Progress)} >= {"sweep: neurons, neuron-sets"}
     whole = {reply.kind: reply for reply in replies if isinstance(reply, Sweep)}  # no Census among the replies
@@ -105,7 +105,7 @@ def test_heads_and_neurons(engine, directory) -> None:
     loading = early.answer(Load(str(directory), device="cpu", bos="<|endoftext|>"))
     while early.info is None:
         next(loading)
-    for found in early.cached_sweeps(asked):
+    for found in early.known(asked):
         same(found, whole[found.kind])
 
 
@@ -117,8 +117,8 @@ def test_heads_and_neurons_over_a_text(engine, tmp_path) -> None:
     one, other = (take(engine, text, kinds=("heads",), layer=2)[text, "heads"] for text in (TEXT, OTHER))
     both = np.concatenate([one.kl_nats[:, 1:], other.kl_nats[:, 1:]], axis=1)
     np.testing.assert_allclose(heads.kl_nats[:, 0], both.mean(1), rtol=1e-3, atol=1e-5)
-    assert engine.cached_corpus(asked).cached
-    assert engine.cached_corpus(replace(asked, layer=3)) is None
+    assert engine.known(asked)[0].cached
+    assert not engine.known(replace(asked, layer=3))
     *_, sets = engine.answer(SweepCorpus(str(file), kinds=("neuron-sets",)))
     assert {row.variant for row in sets.rows} > {"prediction", "random as prediction"} and sets.documents == 2
 
@@ -151,9 +151,9 @@ def test_the_cache_answers_per_prompt_and_kind_before_the_weights(engine, direct
     while early.info is None:
         next(loading)
     assert not early.info.loaded
-    found = early.cached_sweeps(TakeSweep((OTHER, TEXT)))
+    found = early.known(TakeSweep((OTHER, TEXT)))
     assert [(one.prompt, one.kind) for one in found] == [(p, k) for p in (OTHER, TEXT) for k in ("drop", "swap")]
-    assert early.cached_sweeps(TakeSweep((TEXT,), kinds=("press",))) is None
+    assert not early.known(TakeSweep((TEXT,), kinds=("press",)))
     with pytest.raises(EngineError, match="not loaded"):
         list(early.answer(TakeSweep((TEXT,), kinds=("press",))))
 
@@ -204,8 +204,8 @@ def test_one_answer_is_of_one_machine(engine, directory) -> None:
     loading = early.answer(Load(str(directory), device="cpu", bos="<|endoftext|>"))
     while early.info is None:
         next(loading)
-    assert early.cached_sweeps(TakeSweep((TEXT,))) is None
-    assert {one.model.dtype for one in early.cached_sweeps(TakeSweep((TEXT,), ("drop",)))} == {"bfloat16"}
+    assert not early.known(TakeSweep((TEXT,)))
+    assert {one.model.dtype for one in early.known(TakeSweep((TEXT,), ("drop",)))} == {"bfloat16"}
 
 
 def test_what_is_not_whole_is_not_shown_before_the_weights(engine, directory, monkeypatch) -> None:
@@ -220,7 +220,7 @@ def test_what_is_not_whole_is_not_shown_before_the_weights(engine, directory, mo
     loading = early.answer(Load(str(directory), device="cpu", bos="<|endoftext|>"))
     while early.info is None:
         next(loading)
-    assert early.cached_sweeps(TakeSweep((TEXT,), ("pairs",))) is None
+    assert not early.known(TakeSweep((TEXT,), ("pairs",)))
 
 
 def test_a_deck_edited_again_does_not_run_its_baselines_again(engine, monkeypatch) -> None:
@@ -257,7 +257,7 @@ def test_no_cache_stores_and_recalls_nothing(directory, home) -> None:
     engine = loaded(directory, cache=False)
     take(engine, TEXT)
     assert not any(one.cached for one in take(engine, TEXT).values())
-    assert not loaded(directory).cached_sweeps(TakeSweep((TEXT,)))
+    assert not loaded(directory).known(TakeSweep((TEXT,)))
 
 
 def test_an_interrupted_sweep_keeps_what_is_done_and_goes_on(engine, directory, monkeypatch) -> None:

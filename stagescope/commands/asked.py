@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from stagescope.commands.arguments import load_request
@@ -35,7 +36,7 @@ def ask(
             if isinstance(reply, ModelInfo) and recall and not reply.loaded and engine.certain:
                 known = [engine.known(request(engine)) for request in requests]
                 if all(known):
-                    found.extend([reply, *known])
+                    found.extend([reply, *chain(*known)])
                     return
         found.append(engine.info)
         for request in requests:

@@ -53,7 +53,7 @@ def generate(args: argparse.Namespace) -> int:
             if isinstance(reply, ModelInfo) and not reply.loaded:
                 generation.check(request, reply)  # a mistake in it costs no loading
                 if found := engine.known(request):
-                    yield found
+                    yield from found
                     return
         for reply in engine.answer(request):
             if isinstance(reply, Generation):

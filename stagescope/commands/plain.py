@@ -103,8 +103,8 @@ def _read(load: Load, request: Read, quiet: bool, color: str | None, as_json: bo
         loading = engine.answer(load)
         for reply in loading:
             yield reply
-            if engine.info is not None and not engine.info.loaded and (found := engine.cached(request)):
-                yield found
+            if engine.info is not None and not engine.info.loaded and (found := engine.known(request)):
+                yield from found
                 return
         yield from engine.answer(request)
 

@@ -6,6 +6,7 @@ import argparse
 import shutil
 import sys
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -49,11 +50,11 @@ def sweep(args: argparse.Namespace) -> int:
                 continue
             schedules = _schedules(args.schedules, lines, reply)  # a mistake in them costs no loading
             if args.track is None or engine.tokenizer is not None:
-                recalled = engine.cached_sweeps if args.corpus is None else engine.cached_corpus
-                if swept := recalled(request()):
+                if recalled := engine.known(request()):
+                    swept = list(recalled) if args.corpus is None else recalled[0]
                     known = [engine.known(asked) for asked in _continued(swept, args.generate)]
                     if all(known):
-                        written.extend(known)
+                        written.extend(chain(*known))
                         return
         asked_for = [(prompt, kind) for prompt in prompts for kind in (("schedules",) if schedules else args.kind)]
         latest: dict[tuple[str, str], Sweep | None] = dict.fromkeys(asked_for)  # what is cached or short comes sooner

@@ -4,9 +4,9 @@ weights are loaded."""
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 from stagescope.engine import attribution, comparison, generation, pattern, probe, similarity, subjoiners
+from stagescope.engine.at_hand import AtHand
 from stagescope.engine.plan import uses_means
 from stagescope.engine.protocol import (
     Census,
@@ -22,35 +22,35 @@ from stagescope.engine.protocol import (
     TakeSimilarity,
 )
 
-if TYPE_CHECKING:
-    from stagescope.engine.local import LocalEngine, OfCauses
-
+OfCauses = FindHeads | ShowPattern | TakeAttribution | TakeSimilarity | TakeProbe | TakeComparison | Generate
 _OF_TEXTS = {FindHeads: subjoiners, TakeSimilarity: similarity, TakeProbe: probe}
 _OF_PROMPT = {ShowPattern: pattern, TakeAttribution: attribution}
 _OF_TWO = {TakeComparison: comparison}
 
 
-def known(engine: LocalEngine, request: OfCauses) -> Reply | None:
-    """The answer from the cache; works before the weights are loaded. Raises EngineError for what no weights will make
-    possible, as far as that can be told."""
+def known(engine: AtHand, request: OfCauses) -> tuple[Reply, ...]:
+    """The answer from the cache, if it is there. Raises EngineError for what no weights will make possible, as far as that
+    can be told."""
     if not engine.certain or not engine.request.cache:
-        return None
-    asked = (request, engine.info, engine.request, engine.tokenizer)
+        return ()
     if isinstance(request, Generate):
-        return generation.recalled(engine, request)
-    return (_OF_TEXTS | _OF_PROMPT | _OF_TWO)[type(request)].recalled(*asked)
+        found = generation.recalled(engine, request)
+    else:
+        module = (_OF_TEXTS | _OF_PROMPT | _OF_TWO)[type(request)]
+        found = module.recalled(request, engine.info, engine.request, engine.tokenizer)
+    return (found,) if found else ()
 
 
-def answer(engine: LocalEngine, request: OfCauses) -> Iterator[Reply]:
+def answer(engine: AtHand, request: OfCauses) -> Iterator[Reply]:
     if found := known(engine, request):
-        yield found
+        yield from found
         return
     engine.need_weights()
     answers = {**dict.fromkeys(_OF_TEXTS, _of_texts), **dict.fromkeys(_OF_PROMPT, _of_prompt), TakeComparison: _of_two, Generate: _continued}
     yield from answers[type(request)](engine, request)
 
 
-def _of_texts(engine: LocalEngine, request: FindHeads | TakeSimilarity | TakeProbe) -> Iterator[Reply]:
+def _of_texts(engine: AtHand, request: FindHeads | TakeSimilarity | TakeProbe) -> Iterator[Reply]:
     asked = (engine.net, engine.info, engine.request, request, engine.tokenizer)
     if isinstance(request, TakeProbe):
         probe.check(request, engine.info)
@@ -64,7 +64,7 @@ def _of_texts(engine: LocalEngine, request: FindHeads | TakeSimilarity | TakePro
         yield reply
 
 
-def _of_prompt(engine: LocalEngine, request: ShowPattern | TakeAttribution) -> Iterator[Progress | Reply]:
+def _of_prompt(engine: AtHand, request: ShowPattern | TakeAttribution) -> Iterator[Progress | Reply]:
     module = _OF_PROMPT[type(request)]
     asked = module.settle(request, engine.info, engine.request, engine.tokenizer)
     if uses_means(asked.plan):
@@ -79,14 +79,14 @@ def _of_prompt(engine: LocalEngine, request: ShowPattern | TakeAttribution) -> I
     yield found
 
 
-def _of_two(engine: LocalEngine, request: TakeComparison) -> Iterator[Progress | Reply]:
+def _of_two(engine: AtHand, request: TakeComparison) -> Iterator[Progress | Reply]:
     sides = comparison.settle(request, engine.request, engine.info, engine.tokenizer)
     if any(uses_means(asked.plan) for asked in sides):
         yield from engine.measure_averages()
     yield comparison.take(engine, request)
 
 
-def _continued(engine: LocalEngine, request: Generate) -> Iterator[Reply]:
+def _continued(engine: AtHand, request: Generate) -> Iterator[Reply]:
     asked = generation.settle(request, engine.info, engine.request, engine.tokenizer)
     if any(map(uses_means, asked.plans)):
         yield from engine.measure_averages()

@@ -25,8 +25,9 @@ from collections.abc import Iterator
 from typing import BinaryIO
 
 from stagescope.engine import wire
-from stagescope.engine.local import Cancelled, LocalEngine, OfCauses, OfStages
-from stagescope.engine.protocol import EngineError, Failure, FindToken, Load, Read, Reply, Request, TakeSweep
+from stagescope.engine.at_hand import Cancelled
+from stagescope.engine.local import LocalEngine
+from stagescope.engine.protocol import EngineError, Failure, FindToken, Load, Read, Reply, Request, SweepCorpus, TakeCensus
 from stagescope.text import printable
 
 MAX_REQUEST = 2**26  # bytes; a prompt is far below, and a length beyond is not from a stagescope
@@ -139,14 +140,14 @@ def serve(inbox: Inbox, out: BinaryIO, engine: LocalEngine) -> None:
         elif waiting and known and asked_cache != waiting[0]:  # no weights yet: it can only come from the cache
             asked_cache, request = waiting
             try:
-                found = engine.cached(request)
+                found = engine.known(request)
             except EngineError:
-                found = None  # told once the model is there and the reading is really tried
+                found = ()  # told once the model is there and the reading is really tried
             except Exception:  # the same, and never the end of the process
                 traceback.print_exc()
-                found = None
+                found = ()
             if found:
-                send(asked_cache, found, False)
+                send(asked_cache, *found, False)
                 send(asked_cache, None, True)
                 waiting = None
         elif jobs:
@@ -157,10 +158,10 @@ def serve(inbox: Inbox, out: BinaryIO, engine: LocalEngine) -> None:
 
 def _rank(request: Request, engine: LocalEngine) -> int:
     """Whose next step comes first: somebody waits for a token, a sweep, a map, while the census and the sweep
-    of a text run by themselves."""
+    of a text run by themselves. Nothing can be done before the weights are there."""
     if isinstance(request, FindToken) and engine.tokenizer:
         return 0
-    return 1 if isinstance(request, TakeSweep | OfStages | OfCauses) and engine.net else 2
+    return 2 if isinstance(request, Load | TakeCensus | SweepCorpus) or engine.net is None else 1
 
 
 def main() -> None:

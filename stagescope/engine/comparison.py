@@ -30,8 +30,8 @@ from stagescope.text import printable
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from stagescope.engine.at_hand import AtHand
     from stagescope.engine.blocks import Network
-    from stagescope.engine.local import LocalEngine
     from stagescope.engine.reading import Prompt
     from stagescope.engine.runner import Node
 
@@ -89,12 +89,12 @@ def _key(a: Question, b: Question, info: ModelInfo, dtype: str, device: str) -> 
 
 
 class _Side(NamedTuple):
-    engine: LocalEngine
+    engine: AtHand
     asked: Question
     prompt: Prompt
 
 
-def take(engine: LocalEngine, request: TakeComparison) -> Comparison:
+def take(engine: AtHand, request: TakeComparison) -> Comparison:
     """Both sides run and compared, kept where the engine keeps answers. What is asked for last is the prompt at hand.
 
     Means that a plan replaces by must have been measured. Raises EngineError as `settle`.
@@ -112,7 +112,7 @@ def take(engine: LocalEngine, request: TakeComparison) -> Comparison:
     return found
 
 
-def between(engine_a: LocalEngine, read_a: Read, engine_b: LocalEngine, read_b: Read) -> Comparison:
+def between(engine_a: AtHand, read_a: Read, engine_b: AtHand, read_b: Read) -> Comparison:
     """Two models of one vocabulary, their weights loaded, on one prompt or on two of as many tokens.
 
     Raises EngineError as `settle`, and where the vocabularies differ: KL is over the same tokens on both sides.
@@ -142,7 +142,7 @@ def between(engine_a: LocalEngine, read_a: Read, engine_b: LocalEngine, read_b: 
                     engine.let_go(asked)
 
 
-def _check_vocabularies(a: tuple[LocalEngine, Question], b: tuple[LocalEngine, Question]) -> None:
+def _check_vocabularies(a: tuple[AtHand, Question], b: tuple[AtHand, Question]) -> None:
     (one, asked), (other, asked_other) = a, b
     names = " and ".join(printable(engine.info.name) for engine in (one, other))
     why = ""

@@ -21,9 +21,9 @@ from stagescope.engine.schedule import anchored, resolve
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from stagescope.engine.at_hand import AtHand
     from stagescope.engine.averages import Averages
     from stagescope.engine.blocks import Network
-    from stagescope.engine.local import LocalEngine
     from stagescope.engine.runner import Node
     from stagescope.engine.written import Written
 
@@ -88,7 +88,7 @@ def settle(request: Generate, info: ModelInfo, load: Load, tokenizer: Any) -> As
     return Asked(request, ids, tuple(map(str, schedules)), plans)
 
 
-def recalled(engine: LocalEngine, request: Generate) -> Generation | None:
+def recalled(engine: AtHand, request: Generate) -> Generation | None:
     """The answer from the cache; works before the weights are loaded. Raises as `settle`."""
     info, load = engine.info, engine.request
     asked = settle(request, info, load, engine.tokenizer)
@@ -120,7 +120,7 @@ class _Model:
     checkpoint: Callable[[], None]
 
 
-def take(engine: LocalEngine, asked: Asked) -> Iterator[Progress | Generation]:
+def take(engine: AtHand, asked: Asked) -> Iterator[Progress | Generation]:
     """A Generation after every token of a wave of texts; the last is complete, and kept.
 
     Means that a plan replaces by must have been measured.

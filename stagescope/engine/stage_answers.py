@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from stagescope.engine import cache, evidence, lens_curves, question, strongest
+from stagescope.engine.at_hand import AtHand, read_only
 from stagescope.engine.plan import uses_means
 from stagescope.engine.pool import over_prompts
 from stagescope.engine.protocol import (
@@ -36,23 +36,27 @@ from stagescope.engine.protocol import (
     Texts,
 )
 
-if TYPE_CHECKING:
-    from stagescope.engine.local import LocalEngine
-
 PARTS = ("1 of 3", "2 of 3", "3 of 3")  # of a map: the sweep takes nearly all of it
 
+OfStages = TakeCensus | TakeEvidence | TakeLens | ShowNeurons | MapStages
 
-def known(
-    engine: LocalEngine, request: TakeCensus | TakeEvidence | TakeLens | ShowNeurons | MapStages
-) -> Reply | None:
-    """The answer from the cache; works before the weights are loaded. Raises EngineError for what no weights will make
-    possible, as far as that can be told."""
+
+def known(engine: AtHand, request: OfStages) -> tuple[Reply, ...]:
+    """The answer from the cache, if it is there. Raises EngineError for what no weights will make possible, as far as that
+    can be told."""
+    if isinstance(request, TakeCensus) and engine.census is not None:
+        return (replace(engine.census, cached=True),)
     if not engine.certain or not engine.request.cache:
-        return None
+        return ()
+    found = _recalled(engine, request)
+    return (found,) if found else ()
+
+
+def _recalled(engine: AtHand, request: OfStages) -> Reply | None:
     asked = (engine.info, engine.request, engine.tokenizer)
     match request:
         case TakeCensus():
-            return engine.cached_census()
+            return question.recalled_census(engine.info)
         case TakeEvidence():
             return evidence.recalled(request, *asked)
         case TakeLens():
@@ -65,10 +69,44 @@ def known(
             return _recalled_map(engine, request)
 
 
-def take_evidence(engine: LocalEngine, request: TakeEvidence) -> Iterator[Progress | Evidence]:
+def answer(engine: AtHand, request: OfStages) -> Iterator[Reply]:
+    if not engine.certain and not isinstance(request, TakeCensus):
+        engine.need_weights()
+    answers = {
+        TakeCensus: take_census,
+        TakeEvidence: take_evidence,
+        TakeLens: take_lens,
+        ShowNeurons: show_neurons,
+        MapStages: map_stages,
+    }
+    yield from answers[type(request)](engine, request)
+
+
+def take_census(engine: AtHand, request: TakeCensus) -> Iterator[Progress | Census]:
+    if found := known(engine, request):
+        yield from found
+        return
+    engine.need_weights()
+    from stagescope.engine import neurons
+
+    if engine.net.gated:
+        yield from engine.measure_averages()
+    for reply in neurons.census(engine.net, engine.info, engine.averages):
+        engine.checkpoint()
+        if engine.census and (found := known(engine, request)):  # another request took it meanwhile
+            yield from found
+            return
+        if isinstance(reply, Census):
+            engine.census = read_only(reply)
+            if engine.request.cache:
+                cache.put(question.census_key(engine.info), reply)
+        yield reply
+
+
+def take_evidence(engine: AtHand, request: TakeEvidence) -> Iterator[Progress | Evidence]:
     if engine.net is None:  # else evidence.take looks into the cache itself
         if found := known(engine, request):
-            yield found
+            yield from found
             return
         engine.need_weights()
     for reply in evidence.take(engine.net, engine.info, engine.request, request, engine.tokenizer):
@@ -76,9 +114,9 @@ def take_evidence(engine: LocalEngine, request: TakeEvidence) -> Iterator[Progre
         yield reply
 
 
-def take_lens(engine: LocalEngine, request: TakeLens) -> Iterator[Progress | LensCurves]:
+def take_lens(engine: AtHand, request: TakeLens) -> Iterator[Progress | LensCurves]:
     if found := known(engine, request):
-        yield found
+        yield from found
         return
     engine.need_weights()
     asked = lens_curves.settle(request, engine.request, engine.info, engine.tokenizer)
@@ -96,11 +134,11 @@ def take_lens(engine: LocalEngine, request: TakeLens) -> Iterator[Progress | Len
     yield curves
 
 
-def show_neurons(engine: LocalEngine, request: ShowNeurons) -> Iterator[Progress | Neurons]:
+def show_neurons(engine: AtHand, request: ShowNeurons) -> Iterator[Progress | Neurons]:
     if min(request.most, request.top) < 1:
         raise EngineError("usage", f"{min(request.most, request.top)} neurons or tokens cannot be shown.", "Give 1 or more.")
     if found := known(engine, request):
-        yield found
+        yield from found
         return
     engine.need_weights()
     ids = _ids(engine, request.prompt)
@@ -116,7 +154,7 @@ def show_neurons(engine: LocalEngine, request: ShowNeurons) -> Iterator[Progress
         yield reply
 
 
-def _ids(engine: LocalEngine, prompt: str) -> tuple[int, ...] | None:
+def _ids(engine: AtHand, prompt: str) -> tuple[int, ...] | None:
     """Token ids of a prompt, prefix included; None without one. Raises EngineError for what cannot be read."""
     if not prompt:
         return None
@@ -126,10 +164,10 @@ def _ids(engine: LocalEngine, prompt: str) -> tuple[int, ...] | None:
 # ------------------------------------------------------------------------------------------------ the map
 
 
-def map_stages(engine: LocalEngine, request: MapStages) -> Iterator[Reply]:
+def map_stages(engine: AtHand, request: MapStages) -> Iterator[Reply]:
     if request.if_known:
         if found := known(engine, request):
-            yield found
+            yield from found
             return
         raise EngineError("missing", "the stages of this model were not mapped over this text.", "Map them first.")
     from stagescope.engine import stages
@@ -153,11 +191,9 @@ def map_stages(engine: LocalEngine, request: MapStages) -> Iterator[Reply]:
     yield made
 
 
-def _parts_are_kept(engine: LocalEngine, texts: Texts) -> bool:
+def _parts_are_kept(engine: AtHand, texts: Texts) -> bool:
     """Not of standard input, nor of a file that changed meanwhile, nor where some document did not fit into memory."""
-    if known(engine, TakeEvidence(texts)) is None:
-        return False
-    return bool(texts.prompts) or engine.cached_corpus(_sweep_of(texts)) is not None
+    return bool(known(engine, TakeEvidence(texts)) and (texts.prompts or engine.known(_sweep_of(texts))))
 
 
 def _part(number: int, replies: Iterator[Reply]) -> Iterator[Reply]:
@@ -186,7 +222,7 @@ def _sweep_of(texts: Texts) -> SweepCorpus:
     return SweepCorpus(texts.file or "", tokens=texts.tokens, window=texts.window)
 
 
-def _recalled_map(engine: LocalEngine, request: MapStages) -> StageMap | None:
+def _recalled_map(engine: AtHand, request: MapStages) -> StageMap | None:
     for dtype, device in question.machines(engine.info, engine.request):
         name = _map_key(engine, request, dtype, device)
         if name and isinstance(found := cache.get(name), StageMap):
@@ -195,7 +231,7 @@ def _recalled_map(engine: LocalEngine, request: MapStages) -> StageMap | None:
     return None
 
 
-def _map_key(engine: LocalEngine, request: MapStages, dtype: str, device: str) -> str | None:
+def _map_key(engine: AtHand, request: MapStages, dtype: str, device: str) -> str | None:
     """Everything a map depends on: what its evidence does. None where that is not kept, as of standard input."""
     asked = TakeEvidence(request.texts)
     name = evidence.key(asked, engine.info, engine.request, engine.tokenizer, dtype, device)
