@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import TypeVar
+
 from textual import events
 from textual.app import ComposeResult
 from textual.containers import Vertical
 from textual.screen import ModalScreen
+from textual.widget import Widget
 
 from stagescope import actions
 from stagescope.screens.widgets.line import Field, Line
+
+Result = TypeVar("Result")
 
 
 class Answer(Field):
@@ -17,24 +23,46 @@ class Answer(Field):
         self.screen.dismiss(self.text)
 
 
-class Ask(ModalScreen[str | None]):
-    """Ask for a line of text. Dismissed with it, or with None."""
+class Question(ModalScreen[Result]):
+    """A question in a line at the foot of the screen."""
 
-    BINDINGS = actions.bindings("ask")
     CSS_PATH = "ask.tcss"
 
-    def __init__(self, question: str, text: str = ""):
+    def __init__(self, question: str):
         super().__init__()
-        self.question, self.proposed = question, text
-        self.early: list[events.Event] = []  # keys of one burst, as a slow line delivers them, before the field is there
+        self.question = question
 
     def compose(self) -> ComposeResult:
-        self.line, self.field = Line(id="question"), Answer(self.proposed, id="answer")
+        self.line = Line(id="question")  # kept: while the app ends it is not found any more
         with Vertical():
-            yield from (self.line, self.field)
+            yield from (self.line, *self.below())
+
+    def below(self) -> Sequence[Widget]:
+        """What stands below the question."""
+        return ()
 
     def on_mount(self) -> None:
         self.line.show(self.question)
+
+    def action_close(self) -> None:
+        self.dismiss(None)
+
+
+class Ask(Question[str | None]):
+    """Ask for a line of text. Dismissed with it, or with None."""
+
+    BINDINGS = actions.bindings("ask")
+
+    def __init__(self, question: str, text: str = ""):
+        super().__init__(question)
+        self.proposed = text
+        self.early: list[events.Event] = []  # keys of one burst, as a slow line delivers them, before the field is there
+
+    def below(self) -> Sequence[Widget]:
+        self.field = Answer(self.proposed, id="answer")
+        return (self.field,)
+
+    def on_mount(self) -> None:  # Textual calls Question's as well
         self.field.select_all()
         self.set_focus(self.field)
         for event in self.early:
@@ -46,27 +74,11 @@ class Ask(ModalScreen[str | None]):
         else:
             super()._forward_event(event)
 
-    def action_close(self) -> None:
-        self.dismiss(None)
 
-
-class Confirm(ModalScreen[bool]):
+class Confirm(Question[bool]):
     """Ask yes or no."""
 
     BINDINGS = actions.bindings("confirm")
-    CSS_PATH = "ask.tcss"
-
-    def __init__(self, question: str):
-        super().__init__()
-        self.question = question
-
-    def compose(self) -> ComposeResult:
-        self.line = Line(id="question")  # kept: while the app ends it is not found any more
-        with Vertical():
-            yield self.line
-
-    def on_mount(self) -> None:
-        self.line.show(self.question)
 
     def action_yes(self) -> None:
         self.dismiss(True)
@@ -75,29 +87,17 @@ class Confirm(ModalScreen[bool]):
         self.dismiss(False)
 
 
-class Choose(ModalScreen[str | None]):
+class Choose(Question[str | None]):
     """Ask which of a few things, a key each. Dismissed with the thing, or with None."""
 
     BINDINGS = actions.bindings("ask")
-    CSS_PATH = "ask.tcss"
 
     def __init__(self, question: str, choices: dict[str, str]):
-        super().__init__()
-        self.question, self.choices = question, choices
-
-    def compose(self) -> ComposeResult:
-        self.line = Line(id="question")  # kept: while the app ends it is not found any more
-        with Vertical():
-            yield self.line
-
-    def on_mount(self) -> None:
-        told = "   ".join(f"{key} {what}" for key, what in self.choices.items())
-        self.line.show(f"{self.question}:   {told}   esc nothing")
+        told = "   ".join(f"{key} {what}" for key, what in choices.items())
+        super().__init__(f"{question}:   {told}   esc nothing")
+        self.choices = choices
 
     def on_key(self, event: events.Key) -> None:
         if event.character in self.choices:
             event.stop()
             self.dismiss(self.choices[event.character])
-
-    def action_close(self) -> None:
-        self.dismiss(None)
