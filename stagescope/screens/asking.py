@@ -29,6 +29,7 @@ from stagescope.screens.widgets.line import Line, from_line
 WAITING = "waiting for a reading or another job of the engine"  # which does one long job at a time
 SOON = 0.1  # seconds between two drawings while parts come in
 KEPT = 16  # answers
+FAR = 10**6  # lines: no list has as many
 PAUSE = 0.15  # seconds the cursor rests before what it is on is asked for: a held key asks for nothing
 
 
@@ -290,3 +291,33 @@ class Asking(Sharing):
             return Content.styled(f"{self.failure} {actions.key('rest', self.PLACE)} {more}", "$text-error")
         running = words.progress(self.progress) if self.running else ""
         return f" {self.glyphs.zero} ".join(part for part in (self.known(), running) if part)
+
+
+class Listing(Asking):
+    """One whose cursor stands in a list: it gives `_move`, which stays within the list, and `room`, the lines that are shown."""
+
+    DOWN = +1  # what `_move` is told for a line down; -1 where the list is drawn from its end
+
+    def room(self) -> int:
+        raise NotImplementedError
+
+    def _move(self, by: int) -> None:
+        raise NotImplementedError
+
+    def action_up(self) -> None:
+        self._move(-self.DOWN)
+
+    def action_down(self) -> None:
+        self._move(self.DOWN)
+
+    def action_page_up(self) -> None:
+        self._move(-self.DOWN * self.room())
+
+    def action_page_down(self) -> None:
+        self._move(self.DOWN * self.room())
+
+    def action_first(self) -> None:
+        self._move(-self.DOWN * FAR)
+
+    def action_last(self) -> None:
+        self._move(self.DOWN * FAR)

@@ -20,7 +20,7 @@ from stagescope.engine.comparison import of_readings
 from stagescope.engine.protocol import Comparison, TakeComparison
 from stagescope.reports.compare import lines
 from stagescope.screens import compare_words as said
-from stagescope.screens.asking import Asking, Chosen, Looked
+from stagescope.screens.asking import Chosen, Listing, Looked
 from stagescope.screens.neurons_words import HERE
 from stagescope.screens.sweep_words import wrapped
 from stagescope.screens.widgets.line import Line
@@ -36,11 +36,12 @@ def one_model(a: Answer, b: Answer) -> bool:
     return a.info.fingerprint == b.info.fingerprint and a.load == b.load
 
 
-class CompareScreen(Asking):
+class CompareScreen(Listing):
     """Dismissed with side B to look at, or None. a, b: a reading each. Raises EngineError for two that cannot be
     compared."""
 
     PLACE = "compare"
+    DOWN = -1  # the embedding stands at the foot
     BINDINGS = actions.bindings(PLACE, priority=True)
     CSS_PATH = "compare.tcss"
 
@@ -97,24 +98,6 @@ class CompareScreen(Asking):
         return {"position": self.position, "depth_a": a, "depth_b": b}, "kl_nats"
 
     # --------------------------------------------------------------------------------------------- keys
-
-    def action_up(self) -> None:
-        self._move(+1)
-
-    def action_down(self) -> None:
-        self._move(-1)
-
-    def action_page_up(self) -> None:
-        self._move(self.room())
-
-    def action_page_down(self) -> None:
-        self._move(-self.room())
-
-    def action_first(self) -> None:
-        self._move(len(self.lines))
-
-    def action_last(self) -> None:
-        self._move(-len(self.lines))
 
     def _move(self, by: int) -> None:
         self.row = min(max(self.row + by, 0), len(self.lines) - 1)

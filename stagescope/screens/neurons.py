@@ -30,7 +30,7 @@ from stagescope.engine.protocol import (
 from stagescope.engine.strongest import KINDS
 from stagescope.reports.neurons import activations
 from stagescope.screens import neurons_words
-from stagescope.screens.asking import Asking, Chosen, Looked
+from stagescope.screens.asking import Chosen, Listing, Looked
 from stagescope.screens.sweep_words import wrapped
 from stagescope.screens.widgets.line import Line
 from stagescope.screens.widgets.picture import Picture
@@ -42,7 +42,7 @@ DETAIL = 4  # lines: what a neuron is, what it does here, the tokens promoted, t
 AROUND = DETAIL + 4  # lines beside the two panes: header, about, status, footer too
 
 
-class NeuronsScreen(Asking):
+class NeuronsScreen(Listing):
     """Dismissed with the chosen neuron, or layer's MLP, switched off, or None."""
 
     PLACE = "neurons"
@@ -129,24 +129,6 @@ class NeuronsScreen(Asking):
         return ({} if self.at_layer is None else {"layer": self.at_layer}), "kurtosis"
 
     # --------------------------------------------------------------------------------------------- keys
-
-    def action_up(self) -> None:
-        self._move(-1)
-
-    def action_down(self) -> None:
-        self._move(+1)
-
-    def action_page_up(self) -> None:
-        self._move(-max(self.body_height() - 2, 1))
-
-    def action_page_down(self) -> None:
-        self._move(max(self.body_height() - 2, 1))
-
-    def action_first(self) -> None:
-        self._move(-len(self.stops) - 4 * MANY)
-
-    def action_last(self) -> None:
-        self._move(len(self.stops) + 4 * MANY)
 
     def _move(self, by: int) -> None:
         if self.in_list:
@@ -286,9 +268,13 @@ class NeuronsScreen(Asking):
             lines.append(self._lit(content, line == cursor and self.in_list, True))
         return Content("\n").join(lines)
 
+    def room(self) -> int:
+        """Lines that fit below a heading."""
+        return max(self.body_height() - 1, 1)
+
     def _window(self, n_lines: int, cursor: int) -> range:
-        """The lines that fit below a heading, the cursor's among them."""
-        room = max(self.body_height() - 1, 1)
+        """The lines that are drawn, the cursor's among them."""
+        room = self.room()
         first = min(max(cursor - room // 2, 0), max(n_lines - room, 0))
         return range(first, min(first + room, n_lines))
 

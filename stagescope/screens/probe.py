@@ -21,7 +21,7 @@ from stagescope import actions
 from stagescope.engine.protocol import Probe, ProbeScore, TakeProbe
 from stagescope.screens import probe_words
 from stagescope.screens.ask import Ask
-from stagescope.screens.asking import Asking, Chosen, Looked
+from stagescope.screens.asking import Chosen, Listing, Looked
 from stagescope.screens.neurons_words import HERE
 from stagescope.screens.sweep_words import QUIET, wrapped
 from stagescope.screens.widgets.line import Line, from_line, to_line
@@ -32,7 +32,7 @@ HIGH = 30  # lines from which six tell a neuron or a size, n, examples; else fou
 AROUND = 5  # lines beside the panes, but for the detail: header, text, views, status, footer
 
 
-class ProbeScreen(Asking):
+class ProbeScreen(Listing):
     """Dismissed with the neuron under the cursor switched off, or None."""
 
     PLACE = "probe"
@@ -108,24 +108,6 @@ class ProbeScreen(Asking):
         return {"of": "neuron", **({"layer": one.layer, "index": one.index} if one else {})}, "accuracy"
 
     # --------------------------------------------------------------------------------------------- keys
-
-    def action_up(self) -> None:
-        self._move(-1)
-
-    def action_down(self) -> None:
-        self._move(+1)
-
-    def action_page_up(self) -> None:
-        self._move(-self.room())
-
-    def action_page_down(self) -> None:
-        self._move(self.room())
-
-    def action_first(self) -> None:
-        self._move(-len(self.listed()))
-
-    def action_last(self) -> None:
-        self._move(len(self.listed()))
 
     def _move(self, by: int) -> None:
         last = max(len(self.listed()) - 1, 0)

@@ -22,7 +22,7 @@ from stagescope.engine.schedule import anchored, parse
 from stagescope.reports.generation import flowing
 from stagescope.screens import write_words as said
 from stagescope.screens.ask import Ask
-from stagescope.screens.asking import Asking, Chosen, Looked
+from stagescope.screens.asking import Chosen, Listing, Looked
 from stagescope.screens.neurons_words import HERE
 from stagescope.screens.sweep_words import CHOSEN, QUIET, wrapped
 from stagescope.screens.widgets.line import Line
@@ -33,7 +33,7 @@ TEXT_LINES = 2, 5  # of each text: least and most
 AROUND = 7  # lines beside texts and steps: header, sampling, summary, heading, detail, status, footer
 
 
-class WriteScreen(Asking):
+class WriteScreen(Listing):
     """Dismissed with a step to look at in the stack, or None."""
 
     PLACE = "write"
@@ -104,24 +104,6 @@ class WriteScreen(Asking):
         return {"schedule": self.generation.schedules[self.side], "step": self.step}, "token"
 
     # --------------------------------------------------------------------------------------------- keys
-
-    def action_up(self) -> None:
-        self._move(-1)
-
-    def action_down(self) -> None:
-        self._move(+1)
-
-    def action_page_up(self) -> None:
-        self._move(-self.room())
-
-    def action_page_down(self) -> None:
-        self._move(+self.room())
-
-    def action_first(self) -> None:
-        self._move(-self.n_steps)
-
-    def action_last(self) -> None:
-        self._move(self.n_steps)
 
     def _move(self, by: int) -> None:
         self.step = min(max(self.step + by, 0), max(self.n_steps - 1, 0))
