@@ -13,7 +13,7 @@ from test_write_screen import halting
 from stagescope import __version__
 from stagescope.app import StageApp
 from stagescope.engine.fake import FakeEngine
-from stagescope.engine.protocol import DEFAULT_PROMPT, Load, Read
+from stagescope.engine.protocol import DEFAULT_PROMPT, Failure, Load, Read
 from stagescope.screens import recording
 from stagescope.screens.ask import Ask
 from stagescope.screens.lens import LensScreen
@@ -256,7 +256,7 @@ async def test_what_was_recorded_is_run_again_and_is_equal():
         steps = list(replay.steps(recorded))
         assert len(steps) >= 3 and all(isinstance(step, replay.Step) for step in steps)
         for step in steps:
-            if isinstance(step.request, Read):
+            if isinstance(step.request, Read) and step.numbers is not None:
                 reading = engine.reading(step.request, tuple(range(len(engine.tokenize(PROMPT)))))
                 now = (short.of_reading if "output.entropy_bits" in step.numbers else short.of_position)(
                     reading, step.position
@@ -323,8 +323,55 @@ async def test_a_folder_that_cannot_be_written_is_told_and_the_app_goes_on(home)
         await pilot.press("d")
         await settled(pilot)
         await pilot.press("n")
-        await until(pilot, lambda: "there is no note: nothing is recorded" in drawn(app))
-        assert app.explore.reading.schedule == "drop 11"
+        await until(pilot, lambda: "there is no note: the session cannot be written" in drawn(app))
+        assert app.explore.reading.schedule == "drop 11" and "rec failed" in drawn(app)
+        (home / "data" / "sessions").unlink()
+        await pilot.press("down", "a")
+        await settled(pilot)
+        await until(pilot, lambda: at_rest(app))
+        app.leave()
+    assert [event["schedule"] for event in events("schedule")][-1] == "drop 11; attn-off 10"
+    assert events("prompt")[0]["prompt"] == PROMPT and events()[0]["event"] == "session" and events()[0]["model"]
+
+
+async def test_an_app_begun_on_a_full_disk_records_when_there_is_room(monkeypatch):
+    write, is_full = os.write, True
+
+    def full(descriptor, data):
+        if is_full and data.startswith(b'{"event"'):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return write(descriptor, data)
+
+    monkeypatch.setattr(files.os, "write", full)
+    async with running(record=True) as (app, pilot, _):
+        await until(pilot, lambda: "rec failed" in drawn(app))
+        await pilot.press("d")
+        await settled(pilot)
+        is_full = False
+        await pilot.press("down", "a")
+        await settled(pilot)
+        await until(pilot, lambda: at_rest(app))
+        app.leave()
+    assert events()[0]["event"] == "session" and not sessions()[0].warnings
+    assert events("prompt")[0]["prompt"] == PROMPT
+    assert [event["schedule"] for event in events("schedule")] == ["drop 11", "drop 11; attn-off 10"]
+    is_full = True
+    async with running(record=True) as (app, pilot, _):
+        await pilot.press("d")
+        await settled(pilot)
+        await until(pilot, lambda: "rec failed" in drawn(app))
+        app.leave()
+    assert len(list(files.session_files())) == 1  # that which a full disk took nothing of is gone
+    assert "was not kept to its end" in app.remark
+
+
+async def test_a_note_before_the_model_is_known_says_so():
+    engine = FakeEngine()
+    engine.failures[Load] = [Failure("missing", "There is no such model.", "")]
+    async with running(engine, record=True, settle=False) as (app, pilot, _):
+        await until(pilot, lambda: "no such model" in drawn(app))
+        await pilot.press("n")
+        await until(pilot, lambda: "a session begins when the model is known" in drawn(app))
 
 
 async def test_a_dead_engine_leaves_the_session_whole():

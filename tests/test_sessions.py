@@ -3,6 +3,8 @@
 import errno
 import json
 import os
+import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,8 +12,30 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stagescope import paths
+from stagescope.answers import collected
 from stagescope.engine.fake import FakeEngine
-from stagescope.engine.protocol import DEFAULT_PROMPT, Load, Progress, Read, Reading, TakeProbe, TakeSweep
+from stagescope.engine.protocol import (
+    DEFAULT_PROMPT,
+    CorpusSweep,
+    FindHeads,
+    Generate,
+    Load,
+    MapStages,
+    Progress,
+    Read,
+    Reading,
+    ShowNeurons,
+    ShowPattern,
+    TakeAttribution,
+    TakeCensus,
+    TakeComparison,
+    TakeEvidence,
+    TakeLens,
+    TakeProbe,
+    TakeSimilarity,
+    TakeSweep,
+    Texts,
+)
 from stagescope.engine.schedule import Schedule, parse
 from stagescope.history import History, again
 from stagescope.sessions import files, short, words
@@ -253,6 +277,91 @@ async def test_any_answer_in_short(request_):
     assert not any(word in name for name in kept for word in ("milliseconds", "model", "texts"))
 
 
+READING = (
+    "positions layers entropy_bits kl_final_nats top_p tracked_rank tracked_p resid_norm attn_norm mlp_norm baseline_depth kl_nats "
+    "resid_rel resid_cos top1_count effect_kl_nats effect_top1_count effect_entropy_bits baseline"
+)
+OF_NEURONS = "layer index size contrast train accuracy low high"
+OF_ROWS = "layer index kurtosis skew variance consistency promoted promoted_cos suppressed suppressed_cos"
+SUBLAYERS = "layers logit constant embedding attn mlp scale edited"
+TEXTS = Texts(("a b c",))
+KEPT = {  # kind of answer -> all that is measured of it
+    TakeSweep(("a b c",)): {
+        "Sweep": "positions done kl_nats top1_count entropy_change_bits loss_change_nats tracked_rank tracked_p base_entropy_bits "
+        "base_loss_nats base_tracked_rank base_tracked_p"
+    },
+    TakeCensus(): {
+        "Census": "null_directions null_above d_mlp high prediction suppression unsigned partition variance skew kurtosis consistency"
+    },
+    TakeEvidence(TEXTS): {
+        "Evidence": "documents tokens_scored summary sums counts head_prev head_no_sink head_sink uniform uniform_no_sink uniform_sink "
+        "n_skipped n_cut complete"
+    },
+    TakeLens("a b c"): {"LensCurves": "position layers entropy_bits kl_final_nats rank p logit"},
+    ShowNeurons(prompt="a b c"): {"Neurons": "layer activation", "Neurons.rows": OF_ROWS},
+    MapStages(TEXTS): {
+        "CorpusSweep": "documents tokens_scored kl_nats top1_same entropy_change_bits loss_change_nats n_skipped n_cut sums counts",
+        "StageMap": "documents tokens_scored curves",
+        "StageMap.stages": "first_layer low high last_layer visible",
+        "StageMap.stages.evidence": "first before after explained needed agrees",
+    },
+    FindHeads(): {"HeadScores": "pieces words held_words score held joined control"},
+    ShowPattern("a b c", 2, 1): {"HeadPattern": "layer head pattern"},
+    TakeAttribution("a b c", "drop 3"): {"Attribution": SUBLAYERS, "Attribution.baseline": f"{SUBLAYERS} baseline"},
+    TakeSimilarity(TEXTS): {"Similarity": "documents tokens_scored influence angular cka cka_tokens n_skipped n_cut"},
+    TakeProbe(): {
+        "Probe": "context train held",
+        **{f"Probe.{name}": OF_NEURONS for name in ("neurons", "ensembles", "mass", "argmax")},
+    },
+    TakeComparison(Read("a b c"), Read("a b c", "drop 3")): {
+        "Comparison": "pairs kl_nats top1_count resid_rel resid_cos effect_kl_nats effect_top1_count effect_entropy_bits",
+        **{f"Comparison.{side}": READING for side in "ab"},
+    },
+    Generate("a b c", ("drop 3",)): {
+        "Generation": "ids p base_p entropy_bits base_entropy_bits kl_nats forced_p forced_kl_nats ended reads_back complete",
+        "Generation.asked": "temperature top_k top_p seed",
+    },
+}
+
+
+@pytest.mark.parametrize("request_", KEPT, ids=lambda request: type(request).__name__)
+async def test_all_that_is_measured_is_kept(request_):
+    """A replay, which keeps and compares by the same code, would not miss what is left out."""
+    kept = short.of_replies(collected(await answers(request_)))
+    names = {re.sub(r"\[\d+\]|(?<=^Sweep) 2", "", name) for name in kept}
+    wanted = {f"{place}.{name}" for place, told in KEPT[request_].items() for name in told.split()}
+    kinds = {name.partition(".")[0] for name in wanted}  # a map comes with all it is made of
+    assert {name for name in names if name.partition(".")[0] in kinds} == wanted
+
+
+async def test_answers_of_one_kind_and_things_in_a_list_are_each_kept():
+    sweeps = collected(await answers(TakeSweep(("a b c", "d e f g"))))
+    kept = short.of_replies(sweeps)
+    for number, sweep in enumerate(sweeps, 1):
+        name = "Sweep" if number == 1 else f"Sweep {number}"
+        assert kept[f"{name}.kl_nats"] == short.listed(sweep.kl_nats) and len(kept[f"{name}.positions"]) == len(sweep.tokens)
+        assert kept[f"{name}.top1_count"] == np.nansum(sweep.top1_same, -1).tolist()
+    assert len(sweeps) == 4
+    (probe,) = collected(await answers(TakeProbe()))
+    kept = short.of_replies((probe,))
+    assert [kept[f"Probe.neurons[{index}].accuracy"] for index in range(len(probe.neurons))] == [
+        pytest.approx(one.accuracy, rel=1e-6) for one in probe.neurons
+    ]
+    *_, pooled = [reply for reply in await answers(MapStages(TEXTS)) if isinstance(reply, CorpusSweep)]
+    ones = replace(pooled, top1_same=np.ones_like(pooled.top1_same))
+    assert "CorpusSweep.top1_same" in short.of_replies((ones,))  # shares, though they could be counts
+
+
+async def test_of_an_edit_the_stack_s_own_columns_are_kept():
+    [*_, reading] = await answers(Read("a b c", "drop 2"))
+    kept, last = short.of_position(reading, 1), 1
+    for name in ("kl_nats", "top1_same", "tracked_p", "mlp_norm", "attn_norm", "tracked_rank", "kl_final_nats", "entropy_bits"):
+        assert kept[f"depths.{name}"] == short.listed(getattr(reading, name)[:, last])
+    assert set(short.of_reading(reading, 1)) - set(kept) == {
+        "effect.kl_nats", "effect.top1_same", "effect.entropy_change_bits", "output.entropy_bits", "output.top_ids", "output.top_p"
+    }  # fmt: skip
+
+
 def test_of_large_arrays_some_are_kept_and_nan_is_none():
     array = np.arange(2000, dtype=np.float32).reshape(2, 1000)
     array[1] = np.nan
@@ -319,3 +428,19 @@ def test_a_text_written_says_which():
     assert told == "answer: Generation, up to 40 tokens of the baseline beside drop 14 beside \\u{1b}[2J, temperature 0.8, seed 3"
     assert words.told(event | {"request": request | {"schedules": [], "temperature": 0}}).endswith("of the baseline, greedy")
     assert words.told(event | {"request": 3}) == words.told(event | {"request": {"schedules": 3}}) == "answer: Generation"
+
+
+def test_a_line_that_is_too_long_is_one_line(monkeypatch):
+    monkeypatch.setattr(files, "LONGEST", 400)
+    recording = begin(Load("m"))
+    recording.let_go()
+    header = recording.path.read_bytes()
+    note = b'{"event": "note", "t": 1, "note": "a"}\n'
+    for long in (b"x" * 1999 + b"\n", b"x" * 400 + b"\n", b"x" * 399 + b"\n", b"x" * 2000):
+        monkeypatch.setattr(files, "LONGEST", max(400, len(header) + 1))
+        at = files.LONGEST
+        line = b"x" * (5 * at) + long
+        recording.path.write_bytes(header + line + b"\n" * (not line.endswith(b"\n")) + note + note[:-1])
+        found = read(recording.path)
+        assert [event["event"] for event in found.events] == ["session", "note"]
+        assert [warning.partition(" is")[0] for warning in found.warnings] == ["line 2", "line 4"]

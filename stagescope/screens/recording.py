@@ -109,8 +109,9 @@ class Recording(Frame):
             self.session = files.begin(self.load, info, self.prompt)
             self.recorded = State(load=self.load, prompt="")
         except SessionError as error:
-            self.records = False
-            self.say(f"not recorded: {error}")
+            if not self.record_failed:
+                self.record_failed = True
+                self.say(f"not recorded: {error}; it is tried again with the next event")
 
     def record(self, event: Event) -> None:
         """Append an event to the session, if there is one."""
@@ -127,6 +128,8 @@ class Recording(Frame):
 
     def record_changes(self, rests: bool = False) -> None:
         """Write what came to be looked at since the last time. rests: a line being typed and the cursor too."""
+        if self.session is None and self.record_failed and self.info is not None:
+            self.begin_session(self.info)
         if self.session is None:
             return
         now = self.state()
@@ -201,13 +204,19 @@ class Recording(Frame):
             self.app.remark = f"stagescope: the session was not kept to its end: {error}"
         self.session = None
 
+    def why_not_recorded(self) -> str:
+        """Of an app without a session."""
+        if not self.records:
+            return NOT_RECORDED
+        return "the session cannot be written" if self.record_failed else "a session begins when the model is known"
+
     def mark(self) -> Content:
         """Whether all that is looked at is in the session's file."""
         filled, hollow = ("*", "o") if self.stack.glyphs.ascii_only else ("●", "○")
-        if self.session is None:
-            return Content.styled("rec off", "$foreground 50%") if not self.records else Content("")
         if self.record_failed:
             return Content.styled("rec failed", "bold $text-error")
+        if self.session is None:
+            return Content.styled("rec off", "$foreground 50%") if not self.records else Content("")
         done = self.state() == self.recorded
         return Content.styled(f"{filled if done else hollow} rec", "$text-error" if done else "$foreground 60%")
 
@@ -215,7 +224,7 @@ class Recording(Frame):
 
     def action_note(self) -> None:
         if self.session is None:
-            self.say(f"there is no note: {NOT_RECORDED}")
+            self.say(f"there is no note: {self.why_not_recorded()}")
         else:
             question = "Note, kept in the session; words that begin with # are tags. Enter, or esc."
             self.app.push_screen(Ask(question), self._noted)
@@ -234,7 +243,7 @@ class Recording(Frame):
 
     def action_name(self) -> None:
         if self.session is None:
-            self.say(f"there is no name: {NOT_RECORDED}")
+            self.say(f"there is no name: {self.why_not_recorded()}")
             return
         question = f"Name of the session {self.session.id}? Enter, or esc."
         self.app.push_screen(Ask(question, self.session_name), self._named)

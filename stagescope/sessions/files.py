@@ -18,6 +18,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
+from typing import BinaryIO
 
 from stagescope import paths
 from stagescope.engine.protocol import DEFAULT_PROMPT, Load, ModelInfo
@@ -96,7 +97,9 @@ class Recording:
             self.let_go()
 
     def let_go(self) -> None:
-        """Close the file as it is."""
+        """Close the file as it is; one that a full disk took nothing of is removed."""
+        if not os.fstat(self.descriptor).st_size:
+            self.path.unlink(missing_ok=True)
         self.syncing.shutdown()
         os.close(self.descriptor)
         self.descriptor = -1
@@ -115,7 +118,10 @@ def _is_done_by_someone(event: Event, load: Load, prompt: str) -> bool:
 
 
 def begin(load: Load, info: ModelInfo | None = None, prompt: str = DEFAULT_PROMPT) -> Recording:
-    """A new session; its header is written. prompt: what the app opens with. Raises SessionError."""
+    """A new session. prompt: what the app opens with. Where the disk is full its header is written with the next event.
+
+    Raises SessionError where there can be no file.
+    """
     while True:
         name = f"{datetime.now():%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
         try:
@@ -124,14 +130,16 @@ def begin(load: Load, info: ModelInfo | None = None, prompt: str = DEFAULT_PROMP
         except FileExistsError:  # of another app, begun in the same second
             continue
     recording.load, recording.prompt = load, prompt
-    recording.write({"event": "session", "schema": SCHEMA, "id": name, **about(load, info)})
+    with contextlib.suppress(SessionError):  # the next event tells it again
+        recording.write({"event": "session", "schema": SCHEMA, "id": name, **about(load, info)})
     return recording
 
 
 def go_on(path: Path, load: Load = Load(), info: ModelInfo | None = None) -> Recording:
-    """A session of before goes on. Raises SessionError when another process holds it."""
+    """A session of before goes on. Raises SessionError when another process holds it; a full disk as for `begin`."""
     recording = held(path)
-    recording.write({"event": "opened", **about(load, info)})
+    with contextlib.suppress(SessionError):
+        recording.write({"event": "opened", **about(load, info)})
     return recording
 
 
@@ -240,7 +248,7 @@ def read(path: Path, numbers: bool = True) -> Session:
             if not (_BEGIN.startswith(first[: len(_BEGIN)]) or _is_header(_event(first))):
                 raise SessionError(f"{printable(str(path))} is no session: name a .jsonl file that stagescope wrote")
             file.seek(0)
-            for number, line in enumerate(iter(lambda: file.readline(LONGEST), b""), 1):
+            for number, line in enumerate(_lines(file), 1):
                 event = _event(line) if numbers or not line.startswith(_LARGE) else {"event": "reading", "t": 0.0}
                 if isinstance(event, str):
                     warnings += [f"line {number} is skipped: {event}"]
@@ -261,6 +269,14 @@ def read(path: Path, numbers: bool = True) -> Session:
     return Session(path, tuple(events), tuple(warnings[:MOST_WARNINGS]))
 
 
+def _lines(file: BinaryIO) -> Iterator[bytes]:
+    """Of one that is too long the beginning."""
+    while line := file.readline(LONGEST):
+        yield line
+        while len(line) == LONGEST and not line.endswith(b"\n"):
+            line = file.readline(LONGEST)
+
+
 def _event(line: bytes) -> Event | str:
     """An event, or why the line is none."""
     if not line.endswith(b"\n"):
@@ -277,8 +293,8 @@ def _event(line: bytes) -> Event | str:
 
 
 def _whole(digits: str) -> int:
-    """No number of ours has more digits, and arithmetic with some that have fails."""
-    if len(digits) > 16:
+    """No number of ours has more digits than a seed (below 2**63), and arithmetic with some that have fails."""
+    if len(digits.lstrip("-")) > 19:
         raise ValueError("too large")
     return int(digits)
 
@@ -334,4 +350,5 @@ def all_sessions() -> Iterator[Session]:
     """Those of the data folder that can be read, the latest first, without their numbers."""
     for path in session_files():
         with contextlib.suppress(SessionError):
-            yield read(path, numbers=False)
+            if (session := read(path, numbers=False)).events:
+                yield session
