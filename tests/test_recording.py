@@ -253,7 +253,7 @@ async def test_what_was_recorded_is_run_again_and_is_equal():
             await settled(pilot)
         await until(pilot, lambda: at_rest(app))
         recorded = files.read(app.explore.session.path)
-        steps = list(replay.steps(recorded))
+        steps = list(replay.steps(recorded.events))
         assert len(steps) >= 3 and all(isinstance(step, replay.Step) for step in steps)
         for step in steps:
             if isinstance(step.request, Read) and step.numbers is not None:

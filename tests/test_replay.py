@@ -10,7 +10,7 @@ from stagescope import cli
 from stagescope.answers import collected
 from stagescope.engine import cache
 from stagescope.engine.local import LocalEngine
-from stagescope.engine.protocol import FindHeads, Load, Progress, Read, TakeAttribution, TakeSweep
+from stagescope.engine.protocol import EngineError, FindHeads, Load, Progress, Read, TakeAttribution, TakeSweep
 from stagescope.reports import reading as report
 from stagescope.sessions import files, short
 from stagescope.sessions.events import plain
@@ -157,6 +157,24 @@ def test_a_model_loaded_anew_reads_anew(recorded, llama_dir):
     assert not found.differences and [type(request) for request in asked] == [Load, Read, Read, Load, Read]
 
 
+def test_a_session_of_which_nothing_can_be_compared_is_no_agreement(recorded, run):
+    edited(recorded, lambda event: event.update(numbers=7) if "numbers" in event else None)
+    told = run("replay", recorded)
+    assert told.code == 1 and "it keeps no answer that can be read" in told.out
+    lines = recorded.read_text().splitlines(keepends=True)
+    recorded.write_text(lines[0])
+    told = run("replay", recorded)
+    assert told.code == 0 and "it keeps no answer, there is nothing to compare" in told.out
+
+
+def test_a_device_that_is_not_here_is_said_and_all_is_compared(recorded):
+    edited(recorded, lambda event: event["load"].update(device="cuda:7") if "load" in event else None)
+    found = replayed(recorded)
+    assert "cuda:7 is not here: run on cpu" in found.remarks and not found.differences and found.answers == 5
+    with pytest.raises(EngineError, match="cuda:8 was asked for"):
+        replayed(recorded, device="cuda:8")  # that was asked for now
+
+
 def test_a_number_that_was_not_kept_is_told(recorded):
     edited(recorded, lambda event: event["numbers"].pop("depths.entropy_bits") if event["event"] == "cursor" else None)
     assert any("keeps no depths.entropy_bits" in remark for remark in replayed(recorded).remarks)
@@ -169,7 +187,7 @@ def test_a_reading_belongs_to_the_model_it_was_made_with(recorded):
     reading = next(event for event in lines if event["event"] == "reading")
     opened = {"event": "opened", "t": 9, "load": plain(other), "model": None}
     recorded.write_text("".join(json.dumps(event) + "\n" for event in (*lines, opened, {**reading, "t": 9})))
-    *_, last = steps(files.read(recorded))
+    *_, last = steps(files.read(recorded).events)
     assert last.load == other and last.model == {}
 
 
@@ -178,7 +196,7 @@ def test_what_comes_by_again_is_a_step_without_numbers_of_its_own(recorded):
     again = {key: value for key, value in next(event for event in lines if event["event"] == "reading").items() if key != "numbers"}
     cursor = {"event": "cursor", "t": 9, "position": 2, "row": 1}
     recorded.write_text("".join(json.dumps(event) + "\n" for event in (*lines, {**again, "t": 9}, cursor)))
-    *_, reading, moved = steps(files.read(recorded))
+    *_, reading, moved = steps(files.read(recorded).events)
     assert (reading.request, reading.position, reading.numbers) == (Read(PROMPT), 3, None)
     assert (moved.request, moved.position, moved.numbers) == (Read(PROMPT), 2, None)
     assert replayed(recorded).answers == 5
@@ -297,7 +315,11 @@ def test_a_session_is_listed_shown_named_and_exported(recorded, run, tmp_path):
 
     whole, at = tmp_path / "last.json", tmp_path / "at.json"
     assert run("export", "eiffel", whole).out.strip() == str(whole)
-    assert json.loads(whole.read_text())["schema"] == "attribution/1"
+    made = json.loads(whole.read_text())  # the sweep and the attribution after it ran beside the stack
+    assert (made["schema"], made["schedule"]) == ("reading/1", "drop 2")
+    of_answer = max(index for index, event in enumerate(files.read(recorded).events) if event["event"] == "answer")
+    assert run("export", "eiffel", tmp_path / "answer.json", "--event", of_answer).code == 0
+    assert json.loads((tmp_path / "answer.json").read_text())["schema"] == "attribution/1"
     assert run("export", "eiffel", at, "--event", "2").code == 0
     assert json.loads(at.read_text())["schedule"] == ""
     again = run("export", "eiffel", at, "--event", "3")

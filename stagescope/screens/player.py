@@ -13,7 +13,7 @@ from textual.content import Content
 
 from stagescope import actions
 from stagescope.answers import collected
-from stagescope.engine.protocol import EngineError, Generate, Load, ModelInfo, Read, Reply, Request
+from stagescope.engine.protocol import EngineError, Failure, Generate, Load, ModelInfo, Read, Reply, Request
 from stagescope.engine.question import shape
 from stagescope.engine.schedule import ScheduleError, parse, resolve
 from stagescope.screens import player_words
@@ -35,7 +35,7 @@ ACTION_OF = {"lens": "lens_curves"}  # where the action that opens a screen is n
 NOT_SHOWN = "compare"  # its side A is a reading of before, which the events do not hold
 ONLY_WATCHED = "a session that is watched is not edited: stagescope --session goes on with it"
 
-
+Key = tuple[Load, str]  # a model, and a request to it
 EDITS = {key for action in actions.of("explore") for key in action.keys} - {
     key for action in actions.of("player") for key in action.keys
 }
@@ -57,9 +57,10 @@ class Player(Explore, inherit_bindings=False):
     ):
         """other: fields of Load in place of the recorded ones, for all of the session. filmed: nobody presses a key."""
         self.events, self.times, self.other, self.filmed = session.events, words.times(session.events), other or {}, filmed
-        self.steps = {step.event: step for step in replay.steps(session) if isinstance(step, replay.Step)}
-        self.asked = {repr(step.request) for step in self.steps.values()}
-        self.came: dict[str, short.Numbers] = {}  # one of `asked` that came whole -> its numbers
+        steps = (step for step in replay.steps(session.events) if isinstance(step, replay.Step))
+        self.steps = {step.event: step for step in steps if step.numbers is not None}
+        self.asked = set(map(self._asked_of, self.steps.values()))
+        self.came: dict[Key, tuple[short.Numbers, bool]] = {}  # one of `asked` that came whole -> its numbers; were they kept?
         # What the app opened with was written as the first prompt: until then it was on the screen already.
         texts = [event.get("prompt") for event in self.events if event["event"] == "prompt"]
         self.opened_with = State(prompt=texts[0]) if texts and isinstance(texts[0], str) else State()
@@ -124,6 +125,18 @@ class Player(Explore, inherit_bindings=False):
         if self.to_restore and self.to_restore.load == load:
             self.look_at(self.to_restore)
             self.to_restore = None
+
+    def _failed(self, job: str, reply: Failure) -> None:
+        """A device that this machine does not have is said, and the session is watched on another."""
+        load = self.jobs[job][0] if job == "load" and job in self.jobs else None
+        if load is None or reply.kind != "usage" or load.device is None or "device" in self.other:
+            super()._failed(job, reply)
+            return
+        self.other = {**self.other, "device": None}
+        self.asked = set(map(self._asked_of, self.steps.values()))
+        self.load = replace(self.load, device=None)
+        self.say(f"{printable(load.device)} is not here: watched on what is")
+        self.call_later(self.start)
 
     def _fitting(self, state: State) -> State:
         """At the baseline where the schedule is none of this model; of one that is loaded yet this is told then."""
@@ -200,7 +213,10 @@ class Player(Explore, inherit_bindings=False):
 
     def _step_is_owed(self) -> bool:
         step = self.steps.get(self.done - 1)
-        return step is not None and not isinstance(step.request, Read) and repr(step.request) not in self.came
+        return step is not None and not isinstance(step.request, Read) and self._asked_of(step) not in self.came
+
+    def _asked_of(self, step: replay.Step) -> Key:
+        return (replace(step.load, **self.other), repr(step.request))
 
     def _wait(self, seconds: float) -> None:
         self.pause()
@@ -288,8 +304,8 @@ class Player(Explore, inherit_bindings=False):
 
     def record_answer(self, request: Request, replies: Sequence[Reply]) -> None:
         """Here it is not written: what was written then is held against it."""
-        if replies and repr(request) in self.asked:
-            self.came[repr(request)] = short.of_replies(collected(replies))
+        if replies and (key := (self.load, repr(request))) in self.asked:
+            self.came[key] = short.of_replies(collected(replies)), getattr(replies[-1], "cached", False)
             self.draw_status()
 
     def compared(self) -> str:
@@ -298,22 +314,22 @@ class Player(Explore, inherit_bindings=False):
         of_reading = step is not None and isinstance(step.request, Read)
         if step is None or self.info is None:
             return ""
-        kept = ""
+        is_kept = False
         if not of_reading:
-            now = self.came.get(repr(step.request))
+            now, is_kept = self.came.get(self._asked_of(step), (None, False))
         elif self.is_complete() and self._is_wanted(step.request):
             try:
                 now = replay.numbers_of(reading, step)
             except EngineError:
                 return "differs: the prompt has fewer tokens"
-            kept = ", which the cache kept" if reading.cached else ""
+            is_kept = reading.cached
         else:
             now = None
         if now is None:
             return "to be compared" if self.is_busy() else "not measured again"
         differing = replay.differing(step.numbers, now, replay.tolerance_of(step.model, self.info))
         if not differing:
-            return f"as recorded{kept}"
+            return f"as recorded{', which the cache kept' if is_kept else ''}"
         (what, before, after), more = differing[0], len(differing) - 1
         told = f"differs: {what} was {player_words.short_text(before)}, is {player_words.short_text(after)}"
         return printable(told) + (f", and {more} more" if more else "")

@@ -10,7 +10,7 @@ percentile, the kind of number decides, and by 2.8 at most, where an edit breaks
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import zip_longest
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -58,6 +58,7 @@ class Compared:
 
     answers: int
     numbers: int  # compared
+    skipped: int  # lines and events that could not be read
     largest: float  # difference among those that are allowed, as a fraction of what is allowed
     differences: tuple[Difference, ...]
     remarks: tuple[str, ...]  # another model, version, device, dtype; events that are none: harmless
@@ -74,10 +75,10 @@ class Step(NamedTuple):
     numbers: Numbers | None  # None: they stand beside the same reading before
 
 
-def steps(session: Session) -> Iterator[Step | str]:
+def steps(events: Sequence[Event]) -> Iterator[Step | str]:
     """What is to be asked again, in order; or, harmless, why an event cannot be."""
     load, model, reading = Load(), {}, None
-    for index, event in enumerate(session.events):
+    for index, event in enumerate(events):
         name = event["event"]
         if name in ("session", "opened", "model"):
             load = load_of(event) or load
@@ -113,7 +114,7 @@ def replay(
 
     other: fields of Load in place of the recorded ones. Raises EngineError when a model cannot be loaded.
     """
-    found = list(steps(session))
+    found = list(steps(session.events))
     asked = [step for step in found if isinstance(step, Step) and step.numbers is not None]
     skipped = [step for step in found if isinstance(step, str)]
     remarks = dict.fromkeys([*session.warnings, *skipped, *_versions(session)])
@@ -123,9 +124,13 @@ def replay(
     for done, step in enumerate(asked):
         load = replace(step.load, **(other or {}) | {"cache": False})
         if load != loaded:
-            for reply in engine.answer(load):
-                if isinstance(reply, Progress):
-                    yield reply
+            try:
+                yield from _loading(engine, load)
+            except EngineError as error:
+                if error.failure.kind != "usage" or load.device is None or "device" in (other or {}):
+                    raise
+                yield from _loading(engine, replace(load, device=None))
+                remarks[f"{printable(load.device)[:40]} is not here: run on {engine.info.device}"] = None
             loaded = load
             asked_last = None
         remarks |= dict.fromkeys(_other_model(step.model, engine.info))
@@ -158,7 +163,12 @@ def replay(
                 differences.append(Difference(step.event, f"{name}: {printable(what)}", recorded, this, allowed))
             elif isinstance(recorded, float) and 0 < allowed < math.inf:
                 largest = max(largest, abs(recorded - this) / allowed)
-    yield Compared(len(asked), numbers, largest, tuple(differences), tuple(remarks))
+    unread = len(session.warnings) + len(skipped)
+    yield Compared(len(asked), numbers, unread, largest, tuple(differences), tuple(remarks))
+
+
+def _loading(engine: LocalEngine, load: Load) -> Iterator[Progress]:
+    return (reply for reply in engine.answer(load) if isinstance(reply, Progress))
 
 
 def numbers_of(reading: Reading, step: Step) -> Numbers:
