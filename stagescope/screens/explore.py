@@ -281,6 +281,9 @@ class Explore(ExploreKeys, ExploreBeside, ExploreJobs, Recording, Sharing):
             self.say(f"schedule {error.text!r} does not fit {info.name} and was taken away: {error.reason}")
             self.read()
         self.record_model(info)
+        for screen in self.app.screen_stack:
+            if isinstance(screen, Asking) and screen.load == self.load:  # opened before the weights were there, dtype and device a guess
+                screen.info = info
         if info.loaded and info.warnings:
             self.say(" ".join(info.warnings))
         self.draw()
