@@ -341,6 +341,14 @@ def test_mistakes_are_told(recorded, run, words, code, told):
     assert result.code == code and told in result.err and not result.out
 
 
+def test_what_is_deleted_is_named_in_full(recorded, run):
+    start = recorded.stem[:-2]
+    refused = run("delete", start)
+    assert refused.code == 3 and f"such as {recorded.stem}" in refused.err and recorded.exists()
+    assert run("show", start).code == 0
+    assert run("delete", recorded.stem).code == 0 and not recorded.exists()
+
+
 def test_a_session_that_an_app_holds_is_not_written_to(recorded, run):
     recording = files.go_on(recorded)
     refused = run("note", "last", "text")

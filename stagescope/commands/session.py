@@ -26,7 +26,7 @@ def session(args: argparse.Namespace) -> int:
     try:
         if args.action == "list":
             return _list(args)
-        path = files.find(args.session)
+        path = files.find(args.session, whole=args.action == "delete")  # what is removed is named in full
         if args.action in ("note", "name", "tag"):
             return _append(path, args)
         if args.action == "delete":
