@@ -13,7 +13,7 @@ from test_write_screen import halting
 from stagescope import __version__
 from stagescope.app import StageApp
 from stagescope.engine.fake import FakeEngine
-from stagescope.engine.protocol import DEFAULT_PROMPT, Failure, Load, Read
+from stagescope.engine.protocol import DEFAULT_PROMPT, Failure, Load, MapStages, Progress, Read, Texts
 from stagescope.screens import recording
 from stagescope.screens.ask import Ask
 from stagescope.screens.lens import LensScreen
@@ -127,6 +127,61 @@ async def test_cursor_moves_are_written_once_it_rests(monkeypatch):
         (last,) = events("cursor")[before:]
         assert last["position"] == app.explore.state().position
         assert last["numbers"] == short.of_position(app.explore.reading, app.explore.at)
+
+
+async def test_where_the_cursor_is_goes_before_what_is_done_there(monkeypatch):
+    async with running(record=True) as (app, pilot, _):
+        await until(pilot, lambda: at_rest(app))
+        monkeypatch.setattr(recording, "REST", 1e6)
+        await pilot.press("up", "left", "n")
+        await answer(pilot, "here")
+        await until(pilot, lambda: events("note"))
+        await pilot.press("left", "d")
+        await settled(pilot)
+        await pilot.press("left")
+        app.leave()
+    (*_, cursor), at = events("cursor"), app.explore.state().position
+    names = [event["event"] for event in events()]
+    assert names[names.index("note") - 1] == "cursor" and names[-2:] == ["cursor", "end"]
+    assert cursor["position"] == at
+    edited = names.index("schedule", names.index("note"))
+    assert "cursor" in names[names.index("note") : edited + 2]  # before the reading that the edit asked for
+
+
+async def test_a_reading_that_comes_by_again_is_written_without_its_numbers():
+    async with running(record=True) as (app, pilot, _):
+        for key in ("d", "u", "ctrl+r"):
+            await pilot.press(key)
+            await settled(pilot)
+        await until(pilot, lambda: at_rest(app))
+        assert ["numbers" in event for event in events("reading")] == [True, True, False, False]
+        app.explore.record_model(app.explore.info)  # the weights came: what the cache had may not be what they say
+        app.explore.record_reading(app.explore.answered, app.explore.reading)
+        assert "numbers" in events("reading")[-1]
+
+
+async def test_a_map_that_is_looked_for_is_no_answer():
+    engine = FakeEngine()
+    async with running(engine, record=True) as (app, _, _):
+        for if_known in (True, False):
+            request = MapStages(Texts((PROMPT,)), if_known=if_known)
+            replies = [reply async for reply in engine.ask(replace(request, if_known=False)) if not isinstance(reply, Progress)]
+            app.explore.record_answer(request, replies)
+        assert [event["request"]["if_known"] for event in events("answer") if event["kind"] == "StageMap"] == [False]
+
+
+async def test_lens_and_position_given_with_a_session_are_recorded():
+    async with running(record=True) as (app, pilot, _):
+        await pilot.press("d")
+        await settled(pilot)
+        app.leave()
+    async with again(lens="v1", position=2) as (app, pilot, _):
+        await until(pilot, lambda: at_rest(app))
+        app.leave()
+    names = [event["event"] for event in events()]
+    since = events()[names.index("opened") :]
+    assert [event["lens"] for event in since if event["event"] == "lens"] == ["v1"]
+    assert [event["position"] for event in since if event["event"] == "cursor"][:1] == [2]
 
 
 async def test_nothing_is_drawn_before_it_is_written(monkeypatch):

@@ -39,7 +39,7 @@ from stagescope.engine.protocol import (
 from stagescope.engine.schedule import Schedule, parse
 from stagescope.history import History, again
 from stagescope.sessions import files, short, words
-from stagescope.sessions.events import State, changes, fold, plain
+from stagescope.sessions.events import State, changes, fold, plain, with_load
 from stagescope.sessions.files import SessionError, begin, find, go_on, read
 
 HOSTILE = "\x1b]52;c;aGk=\x07 \u202e \udcff <script> =cmd| '\n"
@@ -218,6 +218,91 @@ def test_a_full_disk_loses_nothing(monkeypatch):
     recording.write({"event": "note", "note": "three"})
     recording.close()
     assert [event.get("note") for event in read(recording.path).events[1:]] == ["one", "two", "three", None]
+
+
+@pytest.mark.parametrize("name", ["prompt", "note", "name", "tags", "answer", "export", "end"])
+def test_what_matters_is_synced_to_the_disk_and_what_the_disk_says_is_told(name, monkeypatch):
+    synced, fails = [], False
+
+    def fsync(descriptor):
+        synced.append(descriptor)
+        if fails:
+            raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    recording = begin(Load())
+    recording.synced.result()
+    recording.write({"event": "cursor", "position": 1, "row": 1})
+    assert len(synced) == 1  # the header; the cursor is in the system's hands, which is enough
+    recording.write({"event": name, "prompt": "a"})
+    recording.synced.result()
+    assert synced == [recording.descriptor] * 2
+    fails = True
+    recording.write({"event": name, "prompt": "b"})
+    with pytest.raises(OSError, match="Input/output"):
+        recording.synced.result()
+    with pytest.raises(SessionError, match="Input/output"):
+        recording.write({"event": "cursor", "position": 2, "row": 1})
+    fails = False
+    recording.write({"event": "cursor", "position": 3, "row": 1})
+    assert [event["position"] for event in read(recording.path).events if event["event"] == "cursor"] == [1, 2, 3]
+    recording.let_go()
+
+
+def test_what_is_added_from_outside_comes_after_the_last_event(monkeypatch):
+    recording = recorded()
+    events = read(recording.path).events
+    later = json.dumps({"event": "note", "t": 1000.5, "note": "later"}).encode()
+    recording.path.write_bytes(recording.path.read_bytes() + later + b"\n")
+    added = files.added_to(recording.path)
+    added.write({"event": "note", "note": "added"})
+    added.let_go()
+    *_, last = read(recording.path).events
+    assert last["note"] == "added" and last["t"] >= 1000.5 and len(events) == 5
+
+
+@pytest.mark.parametrize(
+    ("event", "is_kept"),
+    [
+        ({"event": "view", "view": "tokens"}, True),
+        ({"event": "lens", "lens": "v1"}, True),
+        ({"event": "screen", "screen": "lens"}, True),
+        ({"event": "deck", "deck": ["a"], "guest": None}, True),
+        ({"event": "tracked", "tracked": 3, "tracked_text": "a"}, True),
+        ({"event": "note", "note": "a"}, True),
+        ({"event": "export", "format": "csv", "path": "a.csv"}, True),
+        ({"event": "prompt", "prompt": "another"}, True),
+        ({"event": "schedule", "how": "change", "schedule": "drop 1"}, True),
+        ({"event": "model", "load": plain(Load("another")), "model": None}, True),
+        ({"event": "model", "load": plain(Load()), "model": None}, False),
+        ({"event": "schedule", "how": "start", "schedule": ""}, False),
+        ({"event": "cursor", "position": 1, "row": 1}, False),
+        ({"event": "reading"}, False),
+        ({"event": "answer"}, False),
+    ],
+)
+def test_one_thing_that_someone_does_is_reason_to_keep_a_session(event, is_kept):
+    recording = begin(Load())
+    recording.write(event)
+    recording.close()
+    assert recording.path.exists() is is_kept
+
+
+def test_a_token_that_is_followed_is_one_of_its_model_s():
+    state = State(tracked=7, tracked_text=" Paris")
+    assert with_load(state, {"dtype": "bfloat16"}).tracked == 7
+    other = with_load(state, {"model": "gpt2"})
+    assert (other.load.model, other.tracked, other.tracked_text) == ("gpt2", None, "")
+
+
+def test_a_seed_has_as_many_digits_as_it_may_have():
+    recording = recorded()
+    request = plain(Generate("a", temperature=1.0, seed=2**63 - 1))
+    added = files.added_to(recording.path)
+    added.write({"event": "answer", "request": request, "kind": "Generation", "numbers": {}})
+    added.let_go()
+    session = read(recording.path)
+    assert not session.warnings and session.events[-1]["request"]["seed"] == 2**63 - 1
 
 
 def test_an_unwritable_place_is_told(home):
