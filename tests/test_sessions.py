@@ -39,7 +39,7 @@ from stagescope.engine.protocol import (
 from stagescope.engine.schedule import Schedule, parse
 from stagescope.history import History, again
 from stagescope.sessions import files, short, words
-from stagescope.sessions.events import State, changes, fold, plain, with_load
+from stagescope.sessions.events import COLUMNS, VIEWS, State, changes, fold, plain, with_load
 from stagescope.sessions.files import SessionError, begin, find, go_on, read
 
 HOSTILE = "\x1b]52;c;aGk=\x07 \u202e \udcff <script> =cmd| '\n"
@@ -86,7 +86,8 @@ def states():
         lens=st.sampled_from(["standard", "v1"]),
         deck=st.lists(text, max_size=3, unique=True).map(tuple),
         guest=st.none() | text,
-        view=text,
+        view=st.sampled_from(VIEWS),
+        column=st.sampled_from(COLUMNS),
         flipped=st.booleans(),
         screen=text,
         position=st.integers(-5, 5),
@@ -114,7 +115,7 @@ def test_events_lead_from_one_state_to_the_other(before, now):
         {"event": "cursor", "position": 2**70}, {"event": "tracked", "tracked": -1}, {"event": "lens", "lens": "v3"},
         {"event": "model", "load": {"$type": "Load"}}, {"event": "model", "load": {"$type": "Read"}},
         {"event": "model", "load": {**plain(Load()), "threads": "many"}}, {"event": "model", "load": [[[]]]},
-        {"event": "view", "view": 1}, {"event": "view", "flipped": 1}, {"event": "of tomorrow", "prompt": "no"},
+        {"event": "view", "view": 1}, {"event": "view", "view": "hologram"}, {"event": "view", "column": "hologram"}, {"event": "view", "flipped": 1}, {"event": "of tomorrow", "prompt": "no"},
     ],
 )  # fmt: skip
 def test_what_cannot_be_changes_nothing(event):

@@ -8,7 +8,6 @@ from dataclasses import replace
 from typing import Any
 
 from textual import events, on
-from textual.app import ComposeResult
 from textual.content import Content
 
 from stagescope import actions
@@ -20,7 +19,6 @@ from stagescope.screens import player_words
 from stagescope.screens.asking import Asking, Chosen
 from stagescope.screens.explore import Explore
 from stagescope.screens.help import Help
-from stagescope.screens.widgets.line import Line
 from stagescope.screens.widgets.stack import Stack
 from stagescope.sessions import replay, short, words
 from stagescope.sessions.events import State, fold, with_load
@@ -31,7 +29,6 @@ SPEEDS = (1, 2, 8)
 SOON = 0.01  # seconds: a timer of less never goes off
 AGAIN = 0.1  # seconds until it is looked again whether the engine has answered
 TEN = 10
-ACTION_OF = {"lens": "lens_curves"}  # where the action that opens a screen is not called as its place
 NOT_SHOWN = "compare"  # its side A is a reading of before, which the events do not hold
 ONLY_WATCHED = "a session that is watched is not edited: stagescope --session goes on with it"
 
@@ -44,7 +41,7 @@ EDITS = {key for action in actions.of("explore") for key in action.keys} - {
 class Player(Explore, inherit_bindings=False):
     """The explore screen, led by a session. It records nothing, and the keys that edit are not there."""
 
-    PLACE = "player"
+    PLACE = panel = "player"
     BINDINGS = actions.bindings(PLACE, priority=True)
 
     def __init__(
@@ -70,18 +67,11 @@ class Player(Explore, inherit_bindings=False):
         self.to_restore: State | None = None  # what is looked at once its model is there
         self.opened_for: tuple[object, ...] = ()  # what the screen beside the stack was opened for
         self.judged, self.verdict = (), ""  # what the verdict was found from, and it
-        self.bar = Line("player")
         state = self.state_of(self.done)
         super().__init__(state, ascii_only=ascii_only)
 
-    def compose(self) -> ComposeResult:
-        *above, footer = super().compose()
-        yield from above
-        self.prompt_field.can_focus = self.schedule_field.can_focus = False  # nothing is typed
-        yield self.bar
-        yield footer
-
     def on_mount(self) -> None:  # Textual calls Explore's as well
+        self.prompt_field.can_focus = self.schedule_field.can_focus = False  # nothing is typed
         if self.playing:
             self._wait(AGAIN)
 
@@ -162,13 +152,7 @@ class Player(Explore, inherit_bindings=False):
             self.say(f"the screen {actions.BESIDE[place]} is not shown here: stagescope compare has the same")
         elif place in actions.BESIDE and self.info is not None:
             self.opened_for = what
-            getattr(self, f"action_{ACTION_OF.get(place, place)}")()
-            if (opened := self.app.screen) is not self:
-                opened.call_later(self._put_bar, opened)
-
-    async def _put_bar(self, screen: Asking) -> None:
-        await screen.mount(Line("player"), before=screen.footer)
-        self.draw_status()
+            getattr(self, f"action_{actions.OPENS[place]}")()
 
     def _loaded(self, info: ModelInfo) -> None:
         super()._loaded(info)
@@ -347,9 +331,8 @@ class Player(Explore, inherit_bindings=False):
         ascii_only = self.stack.glyphs.ascii_only
         sign = player_words.sign(self.playing, state + speed, ascii_only) if not self.filmed else ""
         told = player_words.bar(self.events, self.done, self.times, sign, self.verdict)
-        for screen in self.app.screen_stack:
-            for bar in screen.query("#player").results(Line):
-                bar.show(told, layout=True)
+        for bar in self.panels():
+            bar.show(told, layout=True)
 
     def _place(self) -> str:
         return self.PLACE

@@ -17,7 +17,6 @@ from stagescope.history import History, again
 from stagescope.reports import reading as report
 from stagescope.screens.ask import Ask
 from stagescope.screens.deck import Deck
-from stagescope.screens.explore_keys import COLUMNS, VIEWS
 from stagescope.screens.frame import Frame
 from stagescope.screens.sharing import NOT_RECORDED
 from stagescope.screens.widgets.line import Field
@@ -81,8 +80,7 @@ class Recording(Frame):
         self.tracked_text: str = state.tracked_text
         self.deck = Deck(state.deck, state.guest)
         self.set_class(bool(self.deck.prompts), "-deck")
-        self.view = state.view if state.view in VIEWS else VIEWS[0]
-        self.column = state.column if state.column in COLUMNS else "norms"
+        self.view, self.column = state.view, state.column
         self.stack.flipped = state.flipped
         self.row_wanted = state.row
         if self.is_mounted:
