@@ -91,7 +91,7 @@ async def replayed(size: tuple[int, int] = (120, 40)) -> None:
             await edit(pilot, schedule)
         await pilot.press("n")
         await answer(pilot, "layer 11 acts through the first token #sink")
-        session = files.read(app.explore.session.path)
+        session = files.read(app.explore.recorder.file.path)
     noted = [event["event"] for event in session.events].index("note")
     (FOLDER / "replay.svg").write_bytes(await film.picture(session, noted + 1, *size))
     print("docs/pictures/replay.svg")
@@ -104,7 +104,7 @@ async def explored(schedule: str, size: tuple[int, int], app: StageApp | None = 
     async with app.run_test(size=size) as pilot:
         await until(pilot, lambda: complete(app.explore))
         yield app, pilot
-        path = app.explore.session.path
+        path = app.explore.recorder.file.path
         app.leave()
     path.unlink(missing_ok=True)
 

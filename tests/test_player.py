@@ -62,7 +62,7 @@ async def test_each_step_shows_what_was_looked_at_and_back_again(home):
         await press(pilot, "comma", "comma", "comma", "comma")
         assert str(player.schedule) == "" and player.reading.schedule == "" and "3 of 16" in drawn(pilot.app)
         await press(pilot, "full_stop")
-        assert str(player.schedule) == "drop 3" and player.session is None
+        assert str(player.schedule) == "drop 3" and player.recorder.file is None
     assert not list((home / "data").glob("sessions/*"))  # a player records nothing
 
 

@@ -14,7 +14,7 @@ from stagescope import __version__
 from stagescope.app import StageApp
 from stagescope.engine.fake import FakeEngine
 from stagescope.engine.protocol import DEFAULT_PROMPT, Failure, Load, MapStages, Progress, Read, Texts
-from stagescope.screens import recording
+from stagescope.screens import explore_recording as recording
 from stagescope.screens.ask import Ask
 from stagescope.screens.lens import LensScreen
 from stagescope.screens.sweep import SweepScreen
@@ -40,7 +40,7 @@ def events(name: str = "") -> list[dict]:
 
 
 def at_rest(app) -> bool:
-    return "● rec" in drawn(app) and app.explore.state() == app.explore.recorded
+    return "● rec" in drawn(app) and app.explore.state() == app.explore.recorder.recorded
 
 
 async def answer(pilot, text: str) -> None:
@@ -272,9 +272,9 @@ async def test_a_session_goes_on_after_the_app_was_killed_in_the_middle_of_a_lin
         await pilot.press("d")
         await settled(pilot)
         await until(pilot, lambda: at_rest(app))
-        path = app.explore.session.path
-        app.explore.session.let_go()
-        app.explore.session = None
+        path = app.explore.recorder.file.path
+        app.explore.recorder.file.let_go()
+        app.explore.recorder.file = None
     with open(path, "r+b") as file:
         file.truncate(path.stat().st_size - 9)
     async with again() as (app, pilot, _):
@@ -296,7 +296,7 @@ async def test_a_session_that_is_open_elsewhere_is_looked_at_and_recorded_as_ano
             await second.press("u")
             await settled(second)
             await until(second, lambda: at_rest(other))
-            mine, theirs = app.explore.session.path, other.explore.session.path
+            mine, theirs = app.explore.recorder.file.path, other.explore.recorder.file.path
             assert mine != theirs and fold(files.read(mine).events).schedule == "drop 11"
             assert fold(files.read(theirs).events).schedule == ""
 
@@ -307,7 +307,7 @@ async def test_what_was_recorded_is_run_again_and_is_equal():
             await pilot.press(key)
             await settled(pilot)
         await until(pilot, lambda: at_rest(app))
-        recorded = files.read(app.explore.session.path)
+        recorded = files.read(app.explore.recorder.file.path)
         steps = list(replay.steps(recorded.events))
         assert len(steps) >= 3 and all(isinstance(step, replay.Step) for step in steps)
         for step in steps:
@@ -453,7 +453,7 @@ async def test_the_mark_stands_on_every_screen():
 async def test_a_file_that_was_removed_is_told():
     async with running(record=True, size=(120, 40)) as (app, pilot, _):
         await until(pilot, lambda: at_rest(app))
-        app.explore.session.path.unlink()
+        app.explore.recorder.file.path.unlink()
         await pilot.press("d")
         await settled(pilot)
         await until(pilot, lambda: "rec failed" in drawn(app) and "was removed" in drawn(app))

@@ -185,7 +185,7 @@ async def test_a_film_tells_how_far_it_is_and_is_written_whatever_is_looked_at(h
         film.write_text("")
         await until(pilot, lambda: f"written to {here / 'a.cast'}" in drawn(app))
         assert (here / "a.cast").read_text() == "160x40" and sorted(here.glob("*.cast")) == [here / "a.cast"]
-        events = files.read(app.explore.session.path).events
+        events = files.read(app.explore.recorder.file.path).events
         assert [event["path"] for event in events if event["event"] == "export"] == [str(here / "a.cast")]
 
 

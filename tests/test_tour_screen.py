@@ -200,7 +200,7 @@ async def test_it_is_recorded_as_any_session(home):
         await go(pilot, 1)
         await go(pilot, SCREENS[0])
         await go(pilot, SCREENS[0] + 1)
-        path = tour.session.path
+        path = tour.recorder.file.path
         pilot.app.leave()
     recorded = files.read(path)
     state = fold(recorded.events)

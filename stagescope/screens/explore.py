@@ -50,8 +50,8 @@ from stagescope.screens.deck import DeckEffect
 from stagescope.screens.explore_beside import ExploreBeside
 from stagescope.screens.explore_jobs import ExploreJobs
 from stagescope.screens.explore_keys import ExploreKeys
+from stagescope.screens.explore_recording import ExploreRecording, opened
 from stagescope.screens.frame import SMALLEST
-from stagescope.screens.recording import Recording, opened
 from stagescope.screens.rows import Row, rows, with_direct
 from stagescope.screens.sharing import Sharing
 from stagescope.screens.stages import StagesScreen
@@ -61,6 +61,7 @@ from stagescope.screens.widgets.stack import Stack
 from stagescope.screens.widgets.tokens import TokenStrip
 from stagescope.sessions.events import State
 from stagescope.sessions.files import Session
+from stagescope.sessions.recorder import Recorder
 from stagescope.text import printable
 
 if TYPE_CHECKING:
@@ -74,7 +75,7 @@ SCHEDULE_HINT = "types a schedule, such as drop 3-5; swap 7 8"  # after its key
 TALL = 44  # rows of terminal from which the row under the cursor is told in full, in two lines of its own
 
 
-class Explore(ExploreKeys, ExploreBeside, ExploreJobs, Recording, Sharing):
+class Explore(ExploreKeys, ExploreBeside, ExploreJobs, ExploreRecording, Sharing):
     PLACE = "explore"  # in the table of actions
     # Priority: keys act in the order they come, also when a slow line delivers ":drop 3" in one piece.
     BINDINGS = actions.bindings(PLACE, priority=True)
@@ -126,7 +127,7 @@ class Explore(ExploreKeys, ExploreBeside, ExploreJobs, Recording, Sharing):
         self.stack = Stack(id="stack", ascii_only=ascii_only)
         self.token_strip = TokenStrip(id="tokens", ascii_only=ascii_only)
 
-        self.records, self.goes_on, self.session_name = record, resumed, resumed.name if resumed else ""
+        self.recorder = Recorder(record, self.say, resumed, resumed.name if resumed else "")
         self.look_at(state)
 
     def compose(self) -> ComposeResult:
@@ -146,8 +147,8 @@ class Explore(ExploreKeys, ExploreBeside, ExploreJobs, Recording, Sharing):
         return not isinstance(self.focused, Field) or action not in EXPLORE_ACTIONS
 
     def on_mount(self) -> None:
-        if self.goes_on is not None:
-            self.say(opened(self.goes_on, self.records))
+        if self.recorder.goes_on is not None:
+            self.say(opened(self.recorder.goes_on, self.recorder.wanted))
         self.start()
 
     @property

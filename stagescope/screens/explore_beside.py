@@ -34,7 +34,7 @@ SHORT = 20  # ... in the header
 
 
 class ExploreBeside(Frame):
-    """A quarter of the Explore screen: the methods the table of actions names for the other screens."""
+    """A part of the Explore screen: the methods the table of actions names for the other screens."""
 
     sampling = Generate("")  # how the write screen was left
     side_a: Answer | None = None  # a reading kept for the compare screen

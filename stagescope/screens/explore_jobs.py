@@ -48,7 +48,7 @@ MOST_FOUND = {TakeSweep: 64, TakeAttribution: 8}
 
 
 class ExploreJobs(Frame):
-    """A quarter of the Explore screen: it asks, shows how far each job is, and begins what is due."""
+    """A part of the Explore screen: it asks, shows how far each job is, and begins what is due."""
 
     async def _converse(self, job: str, request: Request, receive: Callable[[Reply], None], stage: str = "") -> bool:
         """Ask, show progress and failures in the status line, give results to `receive`. False: it failed.

@@ -37,7 +37,7 @@ SLOW_LOAD = 20.0  # seconds of loading that `q` asks about
 
 
 class ExploreKeys(Frame):
-    """A quarter of the Explore screen: it changes what is wanted, then draws and asks."""
+    """A part of the Explore screen: it changes what is wanted, then draws and asks."""
 
     # ---------------------------------------------------------------------------------- editing the network
 

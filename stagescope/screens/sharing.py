@@ -106,7 +106,7 @@ class Sharing(Frame):
             return
         explore = getattr(self.app, "explore", None)
         if explore is not None:
-            explore.record({"event": "export", "format": extension, "path": str(path)})
+            explore.recorder.write({"event": "export", "format": extension, "path": str(path)})
         self.tell(f"written to {printable(str(path))} ({_size(len(data))})")
 
     def tell(self, note: str) -> None:
@@ -125,7 +125,7 @@ class Sharing(Frame):
 
     async def _film(self, path: Path) -> bytes:
         """The session so far, played again by a process of its own; escape ends it."""
-        session = self.app.explore.session
+        session = self.app.explore.recorder.file
         if session is None:
             raise ExportError(f"there is no film: {self.app.explore.why_not_recorded()}")
         made = path.with_name(f".{path.name}.{os.getpid()}.cast")
