@@ -24,8 +24,8 @@ from typing import Any, TypeVar
 
 from stagescope import console, showing
 from stagescope.answers import Answer, collected
-from stagescope.commands.arguments import expect_file
 from stagescope.engine.compare_messages import Comparison, TakeComparison
+from stagescope.engine.documents import expect_file
 from stagescope.engine.local import LocalEngine
 from stagescope.engine.protocol import (
     DEFAULT_MODEL,
