@@ -223,6 +223,7 @@ def test_every_kind_has_every_format(answers):
 def test_of_two_models_a_manifest_says_what_loaded_each(answers):
     other = replace(answers[0].load, dtype="bfloat16")
     *_, compared, _ = answers
-    with_both = formats.render(replace(compared, other=other), "safetensors")
+    with_both = formats.render(replace(compared, other=other, position=3), "safetensors")
     manifest = json.loads(json.loads(with_both[8 : 8 + int.from_bytes(with_both[:8], "little")])["__metadata__"]["manifest"])
     assert wire.unflatten(manifest["other"], []) == other and wire.unflatten(manifest["load"], []) == compared.load
+    assert manifest["position"] == 3
