@@ -517,7 +517,10 @@ def test_what_cannot_be_a_file_is_refused_and_told(tmp_path, overwrite):
 
 
 @pytest.mark.parametrize("overwrite", [False, True])
-@pytest.mark.parametrize("number, advice", [(errno.ENOSPC, "free some space"), (errno.EDQUOT, "free some space"), (errno.EROFS, "a folder that you can write")])
+@pytest.mark.parametrize(
+    "number, advice",
+    [(errno.ENOSPC, "free some space"), (errno.EDQUOT, "free some space"), (errno.EROFS, "a folder that you can write")],
+)
 def test_a_write_that_fails_leaves_what_was_there(tmp_path, monkeypatch, overwrite, number, advice):
     path = tmp_path / "a.json"
     if overwrite:
