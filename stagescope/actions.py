@@ -35,6 +35,8 @@ BESIDE = {
     "attribution": "Attribution", "heads": "Heads", "probe": "Probe", "similarity": "Similarity", "compare": "Compare",
     "write": "Write",
 }  # fmt: skip
+# The action of the explore screen that opens each.
+OPENS = {place: "lens_curves" if place == "lens" else place for place in BESIDE}
 
 # Of every screen beside the stack, after its own.
 _OF_ALL = (

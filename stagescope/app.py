@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from rich.color import ColorSystem
 from textual.app import App, SystemCommand
+from textual.await_complete import AwaitComplete
 from textual.filter import LineFilter
 from textual.screen import Screen
 from textual.worker import WorkerFailed
@@ -113,6 +114,10 @@ class StageApp(App[str]):
                 screen.let_go()
         self.explore.end_session()
         self.exit(self.explore.command(), return_code=return_code)
+
+    def pop_screen(self) -> AwaitComplete:
+        """While the app ends it takes its screens down itself, and a key that comes then may find the last one."""
+        return super().pop_screen() if len(self.screen_stack) > 1 else AwaitComplete.nothing()
 
     def action_interrupt(self) -> None:
         self.leave(130)

@@ -99,9 +99,25 @@ def test_plain_text_and_stdin(capsys, monkeypatch) -> None:
     assert "[·of]" in result.out and "top-1 kept" in result.out and "edit    drop 11" in result.out
 
 
+def test_a_token_is_followed_through_the_depths(capsys) -> None:
+    made = json.loads(stagescope(capsys, "read", PROMPT, "--track", "London", "--json").out)
+    assert {token["text"] for token in made["tracked"]} == {" London"}
+    last = made["depths"][-1]
+    assert 1 < last["tracked_rank"][-1] < 1000 and 0 < last["tracked_p"][-1] < last["top"][-1][0]["p"]
+    baseline = json.loads(stagescope(capsys, "read", PROMPT, "--json").out)
+    assert [token["id"] for token in baseline["tracked"]] == [top[0]["id"] for top in baseline["depths"][-1]["top"]]
+    assert set(baseline["depths"][-1]["tracked_rank"]) == {1.0}
+    told = stagescope(capsys, "read", PROMPT, "--track", "London").out
+    (line,) = [line for line in told.splitlines() if line.split()[:1] == ["29"]]
+    assert "follow  ·London, its rank and p" in told and f" {last['tracked_rank'][-1]:.0f} " in line
+    assert "rank" not in stagescope(capsys, "read", PROMPT).out
+
+
 @pytest.mark.parametrize(
     "words, code, said",
     [
+        (["read", "x", "--track", "two words"], 2, "“two words” is"),
+        (["read", "x", "--track", ""], 2, "names no token"),
         (["read", ""], 2, "the prompt is empty"),
         (["read", "x", "--edit", "drop 99"], 2, "layer 99 is out of range"),
         (["read", "x", "--edit", "drop 3; drop 3"], 2, "dropped"),

@@ -128,6 +128,34 @@ async def test_a_reading_may_come_before_the_weights():
         assert len(reads(engine)) == 1
 
 
+async def test_a_screen_opened_before_the_weights_knows_the_model_when_they_are_there():
+    engine = FakeEngine()
+    engine.loaded.set()
+    engine.gates[Load] = asyncio.Event()
+    async with running(engine, settle=False) as (app, pilot, _):
+        await until(pilot, lambda: app.explore.info is not None)
+        await pilot.press("f")
+        await until(pilot, lambda: isinstance(app.screen, LensScreen))
+        assert not app.screen.info.loaded
+        engine.gates[Load].set()
+        await until(pilot, lambda: app.screen.info.loaded and app.screen.answer())
+        assert app.screen.answer().info.loaded
+        app.explore._loaded(replace(app.explore.info, name="another"))
+        assert app.screen.info.name == "another"
+        app.explore.load = Load("another")  # which takes the place of this one: the screen is of the one before
+        app.explore._loaded(replace(app.explore.info, name="a third"))
+        assert app.screen.info.name == "another"
+
+
+async def test_keys_typed_ahead_of_an_app_that_ends_find_no_screen_to_leave():
+    async with running() as (app, pilot, _):
+        shown = app._screen_stack[:]
+        del app._screen_stack[:-1]  # as while it takes its screens down
+        await app.pop_screen()
+        assert app._screen_stack == shown[-1:]
+        app._screen_stack[:0] = shown[:-1]
+
+
 async def test_a_schedule_that_does_not_fit_the_model_is_taken_away():
     async with running(schedule="drop 20") as (app, pilot, _):
         assert str(app.explore.schedule) == ""

@@ -2,13 +2,15 @@
 
 import asyncio
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 import pytest
 from test_explore import HARMFUL, drawn, until, unwrapped
 from watched import EVENTS, HOSTILE, PROMPT, read, session
 
+from stagescope.answers import collected
 from stagescope.engine.fake import FakeEngine
-from stagescope.engine.protocol import Failure, Generate, Load, Read
+from stagescope.engine.protocol import Failure, Generate, Load, Read, Sweep, TakeSweep
 from stagescope.screens.help import Help
 from stagescope.screens.neurons import NeuronsScreen
 from stagescope.screens.sweep import SweepScreen
@@ -205,6 +207,45 @@ async def test_a_key_that_edits_says_why_it_does_not(home):
             await pilot.press(key)
             await until(pilot, lambda: "a session that is watched is not edited" in drawn(pilot.app))
             player._unsay()
+
+
+async def test_what_another_model_answered_is_not_held_against_this_one_s(home):
+    request = TakeSweep((PROMPT,))
+    answer = {"event": "answer", "request": plain(request), "kind": "Sweep", "numbers": {"Sweep.kl_nats": [7.0]}}
+    events = [answer, {"event": "model", "load": plain(Load("another")), "model": None}, answer]
+    async with watching(session(home, events)) as (player, _, engine):
+        replies = [reply async for reply in engine.ask(request) if isinstance(reply, Sweep)]
+        player.record_answer(request, replies)
+        player.done = 2
+        assert player.compared().startswith("differs: Sweep.kl_nats[0] was 7")
+        player.done = 4
+        assert player.compared() in ("not measured again", "to be compared")
+        player.load = Load("another")
+        player.record_answer(request, replies)
+        assert player.compared().startswith("differs: Sweep.kl_nats[0] was 7")
+
+
+async def test_what_the_cache_kept_is_said_of_any_answer(home):
+    request = TakeSweep((PROMPT,))
+    async with watching(session(home)) as (_, _, engine):
+        replies = [reply async for reply in engine.ask(request) if isinstance(reply, Sweep)]
+    numbers = short.of_replies(collected(replies))
+    events = [{"event": "answer", "request": plain(request), "kind": "Sweep", "numbers": numbers}]
+    async with watching(session(home, events)) as (player, _, _):
+        player.done = 2
+        for cached, told in ((False, "as recorded"), (True, "as recorded, which the cache kept")):
+            player.record_answer(request, [replace(reply, cached=cached) for reply in collected(replies)])
+            assert player.compared() == told
+
+
+async def test_a_device_that_is_not_here_is_said_and_the_session_watched(home):
+    engine = FakeEngine()
+    engine.failures[Load] = [Failure("usage", "cuda:7 was asked for, but there are 0 CUDA devices visible here.", "Use --device cpu.")]
+    recorded = session(home, EVENTS[:2], load=Load(device="cuda:7"))
+    async with watching(recorded, engine, size=(120, 30)) as (player, pilot, _):
+        await until(pilot, lambda: "cuda:7 is not here" in drawn(pilot.app))
+        await press(pilot, "full_stop", "full_stop")
+        assert player.load == Load() and "as recorded" in drawn(pilot.app)
 
 
 async def test_texts_are_written_again_as_they_were_drawn_then(home):

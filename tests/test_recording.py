@@ -13,7 +13,7 @@ from test_write_screen import halting
 from stagescope import __version__
 from stagescope.app import StageApp
 from stagescope.engine.fake import FakeEngine
-from stagescope.engine.protocol import DEFAULT_PROMPT, Load, Read
+from stagescope.engine.protocol import DEFAULT_PROMPT, Failure, Load, MapStages, Progress, Read, Texts
 from stagescope.screens import recording
 from stagescope.screens.ask import Ask
 from stagescope.screens.lens import LensScreen
@@ -127,6 +127,61 @@ async def test_cursor_moves_are_written_once_it_rests(monkeypatch):
         (last,) = events("cursor")[before:]
         assert last["position"] == app.explore.state().position
         assert last["numbers"] == short.of_position(app.explore.reading, app.explore.at)
+
+
+async def test_where_the_cursor_is_goes_before_what_is_done_there(monkeypatch):
+    async with running(record=True) as (app, pilot, _):
+        await until(pilot, lambda: at_rest(app))
+        monkeypatch.setattr(recording, "REST", 1e6)
+        await pilot.press("up", "left", "n")
+        await answer(pilot, "here")
+        await until(pilot, lambda: events("note"))
+        await pilot.press("left", "d")
+        await settled(pilot)
+        await pilot.press("left")
+        app.leave()
+    (*_, cursor), at = events("cursor"), app.explore.state().position
+    names = [event["event"] for event in events()]
+    assert names[names.index("note") - 1] == "cursor" and names[-2:] == ["cursor", "end"]
+    assert cursor["position"] == at
+    edited = names.index("schedule", names.index("note"))
+    assert "cursor" in names[names.index("note") : edited + 2]  # before the reading that the edit asked for
+
+
+async def test_a_reading_that_comes_by_again_is_written_without_its_numbers():
+    async with running(record=True) as (app, pilot, _):
+        for key in ("d", "u", "ctrl+r"):
+            await pilot.press(key)
+            await settled(pilot)
+        await until(pilot, lambda: at_rest(app))
+        assert ["numbers" in event for event in events("reading")] == [True, True, False, False]
+        app.explore.record_model(app.explore.info)  # the weights came: what the cache had may not be what they say
+        app.explore.record_reading(app.explore.answered, app.explore.reading)
+        assert "numbers" in events("reading")[-1]
+
+
+async def test_a_map_that_is_looked_for_is_no_answer():
+    engine = FakeEngine()
+    async with running(engine, record=True) as (app, _, _):
+        for if_known in (True, False):
+            request = MapStages(Texts((PROMPT,)), if_known=if_known)
+            replies = [reply async for reply in engine.ask(replace(request, if_known=False)) if not isinstance(reply, Progress)]
+            app.explore.record_answer(request, replies)
+        assert [event["request"]["if_known"] for event in events("answer") if event["kind"] == "StageMap"] == [False]
+
+
+async def test_lens_and_position_given_with_a_session_are_recorded():
+    async with running(record=True) as (app, pilot, _):
+        await pilot.press("d")
+        await settled(pilot)
+        app.leave()
+    async with again(lens="v1", position=2) as (app, pilot, _):
+        await until(pilot, lambda: at_rest(app))
+        app.leave()
+    names = [event["event"] for event in events()]
+    since = events()[names.index("opened") :]
+    assert [event["lens"] for event in since if event["event"] == "lens"] == ["v1"]
+    assert [event["position"] for event in since if event["event"] == "cursor"][:1] == [2]
 
 
 async def test_nothing_is_drawn_before_it_is_written(monkeypatch):
@@ -253,10 +308,10 @@ async def test_what_was_recorded_is_run_again_and_is_equal():
             await settled(pilot)
         await until(pilot, lambda: at_rest(app))
         recorded = files.read(app.explore.session.path)
-        steps = list(replay.steps(recorded))
+        steps = list(replay.steps(recorded.events))
         assert len(steps) >= 3 and all(isinstance(step, replay.Step) for step in steps)
         for step in steps:
-            if isinstance(step.request, Read):
+            if isinstance(step.request, Read) and step.numbers is not None:
                 reading = engine.reading(step.request, tuple(range(len(engine.tokenize(PROMPT)))))
                 now = (short.of_reading if "output.entropy_bits" in step.numbers else short.of_position)(
                     reading, step.position
@@ -323,8 +378,55 @@ async def test_a_folder_that_cannot_be_written_is_told_and_the_app_goes_on(home)
         await pilot.press("d")
         await settled(pilot)
         await pilot.press("n")
-        await until(pilot, lambda: "there is no note: nothing is recorded" in drawn(app))
-        assert app.explore.reading.schedule == "drop 11"
+        await until(pilot, lambda: "there is no note: the session cannot be written" in drawn(app))
+        assert app.explore.reading.schedule == "drop 11" and "rec failed" in drawn(app)
+        (home / "data" / "sessions").unlink()
+        await pilot.press("down", "a")
+        await settled(pilot)
+        await until(pilot, lambda: at_rest(app))
+        app.leave()
+    assert [event["schedule"] for event in events("schedule")][-1] == "drop 11; attn-off 10"
+    assert events("prompt")[0]["prompt"] == PROMPT and events()[0]["event"] == "session" and events()[0]["model"]
+
+
+async def test_an_app_begun_on_a_full_disk_records_when_there_is_room(monkeypatch):
+    write, is_full = os.write, True
+
+    def full(descriptor, data):
+        if is_full and data.startswith(b'{"event"'):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return write(descriptor, data)
+
+    monkeypatch.setattr(files.os, "write", full)
+    async with running(record=True) as (app, pilot, _):
+        await until(pilot, lambda: "rec failed" in drawn(app))
+        await pilot.press("d")
+        await settled(pilot)
+        is_full = False
+        await pilot.press("down", "a")
+        await settled(pilot)
+        await until(pilot, lambda: at_rest(app))
+        app.leave()
+    assert events()[0]["event"] == "session" and not sessions()[0].warnings
+    assert events("prompt")[0]["prompt"] == PROMPT
+    assert [event["schedule"] for event in events("schedule")] == ["drop 11", "drop 11; attn-off 10"]
+    is_full = True
+    async with running(record=True) as (app, pilot, _):
+        await pilot.press("d")
+        await settled(pilot)
+        await until(pilot, lambda: "rec failed" in drawn(app))
+        app.leave()
+    assert len(list(files.session_files())) == 1  # that which a full disk took nothing of is gone
+    assert "was not kept to its end" in app.remark
+
+
+async def test_a_note_before_the_model_is_known_says_so():
+    engine = FakeEngine()
+    engine.failures[Load] = [Failure("missing", "There is no such model.", "")]
+    async with running(engine, record=True, settle=False) as (app, pilot, _):
+        await until(pilot, lambda: "no such model" in drawn(app))
+        await pilot.press("n")
+        await until(pilot, lambda: "a session begins when the model is known" in drawn(app))
 
 
 async def test_a_dead_engine_leaves_the_session_whole():

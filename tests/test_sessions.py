@@ -3,6 +3,8 @@
 import errno
 import json
 import os
+import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,12 +12,34 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stagescope import paths
+from stagescope.answers import collected
 from stagescope.engine.fake import FakeEngine
-from stagescope.engine.protocol import DEFAULT_PROMPT, Load, Progress, Read, Reading, TakeProbe, TakeSweep
+from stagescope.engine.protocol import (
+    DEFAULT_PROMPT,
+    CorpusSweep,
+    FindHeads,
+    Generate,
+    Load,
+    MapStages,
+    Progress,
+    Read,
+    Reading,
+    ShowNeurons,
+    ShowPattern,
+    TakeAttribution,
+    TakeCensus,
+    TakeComparison,
+    TakeEvidence,
+    TakeLens,
+    TakeProbe,
+    TakeSimilarity,
+    TakeSweep,
+    Texts,
+)
 from stagescope.engine.schedule import Schedule, parse
 from stagescope.history import History, again
 from stagescope.sessions import files, short, words
-from stagescope.sessions.events import State, changes, fold, plain
+from stagescope.sessions.events import COLUMNS, VIEWS, State, changes, fold, plain, with_load
 from stagescope.sessions.files import SessionError, begin, find, go_on, read
 
 HOSTILE = "\x1b]52;c;aGk=\x07 \u202e \udcff <script> =cmd| '\n"
@@ -62,7 +86,8 @@ def states():
         lens=st.sampled_from(["standard", "v1"]),
         deck=st.lists(text, max_size=3, unique=True).map(tuple),
         guest=st.none() | text,
-        view=text,
+        view=st.sampled_from(VIEWS),
+        column=st.sampled_from(COLUMNS),
         flipped=st.booleans(),
         screen=text,
         position=st.integers(-5, 5),
@@ -90,7 +115,7 @@ def test_events_lead_from_one_state_to_the_other(before, now):
         {"event": "cursor", "position": 2**70}, {"event": "tracked", "tracked": -1}, {"event": "lens", "lens": "v3"},
         {"event": "model", "load": {"$type": "Load"}}, {"event": "model", "load": {"$type": "Read"}},
         {"event": "model", "load": {**plain(Load()), "threads": "many"}}, {"event": "model", "load": [[[]]]},
-        {"event": "view", "view": 1}, {"event": "view", "flipped": 1}, {"event": "of tomorrow", "prompt": "no"},
+        {"event": "view", "view": 1}, {"event": "view", "view": "hologram"}, {"event": "view", "column": "hologram"}, {"event": "view", "flipped": 1}, {"event": "of tomorrow", "prompt": "no"},
     ],
 )  # fmt: skip
 def test_what_cannot_be_changes_nothing(event):
@@ -196,6 +221,91 @@ def test_a_full_disk_loses_nothing(monkeypatch):
     assert [event.get("note") for event in read(recording.path).events[1:]] == ["one", "two", "three", None]
 
 
+@pytest.mark.parametrize("name", ["prompt", "note", "name", "tags", "answer", "export", "end"])
+def test_what_matters_is_synced_to_the_disk_and_what_the_disk_says_is_told(name, monkeypatch):
+    synced, fails = [], False
+
+    def fsync(descriptor):
+        synced.append(descriptor)
+        if fails:
+            raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    recording = begin(Load())
+    recording.synced.result()
+    recording.write({"event": "cursor", "position": 1, "row": 1})
+    assert len(synced) == 1  # the header; the cursor is in the system's hands, which is enough
+    recording.write({"event": name, "prompt": "a"})
+    recording.synced.result()
+    assert synced == [recording.descriptor] * 2
+    fails = True
+    recording.write({"event": name, "prompt": "b"})
+    with pytest.raises(OSError, match="Input/output"):
+        recording.synced.result()
+    with pytest.raises(SessionError, match="Input/output"):
+        recording.write({"event": "cursor", "position": 2, "row": 1})
+    fails = False
+    recording.write({"event": "cursor", "position": 3, "row": 1})
+    assert [event["position"] for event in read(recording.path).events if event["event"] == "cursor"] == [1, 2, 3]
+    recording.let_go()
+
+
+def test_what_is_added_from_outside_comes_after_the_last_event(monkeypatch):
+    recording = recorded()
+    events = read(recording.path).events
+    later = json.dumps({"event": "note", "t": 1000.5, "note": "later"}).encode()
+    recording.path.write_bytes(recording.path.read_bytes() + later + b"\n")
+    added = files.added_to(recording.path)
+    added.write({"event": "note", "note": "added"})
+    added.let_go()
+    *_, last = read(recording.path).events
+    assert last["note"] == "added" and last["t"] >= 1000.5 and len(events) == 5
+
+
+@pytest.mark.parametrize(
+    ("event", "is_kept"),
+    [
+        ({"event": "view", "view": "tokens"}, True),
+        ({"event": "lens", "lens": "v1"}, True),
+        ({"event": "screen", "screen": "lens"}, True),
+        ({"event": "deck", "deck": ["a"], "guest": None}, True),
+        ({"event": "tracked", "tracked": 3, "tracked_text": "a"}, True),
+        ({"event": "note", "note": "a"}, True),
+        ({"event": "export", "format": "csv", "path": "a.csv"}, True),
+        ({"event": "prompt", "prompt": "another"}, True),
+        ({"event": "schedule", "how": "change", "schedule": "drop 1"}, True),
+        ({"event": "model", "load": plain(Load("another")), "model": None}, True),
+        ({"event": "model", "load": plain(Load()), "model": None}, False),
+        ({"event": "schedule", "how": "start", "schedule": ""}, False),
+        ({"event": "cursor", "position": 1, "row": 1}, False),
+        ({"event": "reading"}, False),
+        ({"event": "answer"}, False),
+    ],
+)
+def test_one_thing_that_someone_does_is_reason_to_keep_a_session(event, is_kept):
+    recording = begin(Load())
+    recording.write(event)
+    recording.close()
+    assert recording.path.exists() is is_kept
+
+
+def test_a_token_that_is_followed_is_one_of_its_model_s():
+    state = State(tracked=7, tracked_text=" Paris")
+    assert with_load(state, {"dtype": "bfloat16"}).tracked == 7
+    other = with_load(state, {"model": "gpt2"})
+    assert (other.load.model, other.tracked, other.tracked_text) == ("gpt2", None, "")
+
+
+def test_a_seed_has_as_many_digits_as_it_may_have():
+    recording = recorded()
+    request = plain(Generate("a", temperature=1.0, seed=2**63 - 1))
+    added = files.added_to(recording.path)
+    added.write({"event": "answer", "request": request, "kind": "Generation", "numbers": {}})
+    added.let_go()
+    session = read(recording.path)
+    assert not session.warnings and session.events[-1]["request"]["seed"] == 2**63 - 1
+
+
 def test_an_unwritable_place_is_told(home):
     (home / "data").write_text("a file in the folder's place")
     with pytest.raises(SessionError, match="no session can be kept"):
@@ -251,6 +361,91 @@ async def test_any_answer_in_short(request_):
     text = json.dumps(kept, allow_nan=False)
     assert kept and len(text) < 200_000
     assert not any(word in name for name in kept for word in ("milliseconds", "model", "texts"))
+
+
+READING = (
+    "positions layers entropy_bits kl_final_nats top_p tracked_rank tracked_p resid_norm attn_norm mlp_norm baseline_depth kl_nats "
+    "resid_rel resid_cos top1_count effect_kl_nats effect_top1_count effect_entropy_bits baseline"
+)
+OF_NEURONS = "layer index size contrast train accuracy low high"
+OF_ROWS = "layer index kurtosis skew variance consistency promoted promoted_cos suppressed suppressed_cos"
+SUBLAYERS = "layers logit constant embedding attn mlp scale edited"
+TEXTS = Texts(("a b c",))
+KEPT = {  # kind of answer -> all that is measured of it
+    TakeSweep(("a b c",)): {
+        "Sweep": "positions done kl_nats top1_count entropy_change_bits loss_change_nats tracked_rank tracked_p base_entropy_bits "
+        "base_loss_nats base_tracked_rank base_tracked_p"
+    },
+    TakeCensus(): {
+        "Census": "null_directions null_above d_mlp high prediction suppression unsigned partition variance skew kurtosis consistency"
+    },
+    TakeEvidence(TEXTS): {
+        "Evidence": "documents tokens_scored summary sums counts head_prev head_no_sink head_sink uniform uniform_no_sink uniform_sink "
+        "n_skipped n_cut complete"
+    },
+    TakeLens("a b c"): {"LensCurves": "position layers entropy_bits kl_final_nats rank p logit"},
+    ShowNeurons(prompt="a b c"): {"Neurons": "layer activation", "Neurons.rows": OF_ROWS},
+    MapStages(TEXTS): {
+        "CorpusSweep": "documents tokens_scored kl_nats top1_same entropy_change_bits loss_change_nats n_skipped n_cut sums counts",
+        "StageMap": "documents tokens_scored curves",
+        "StageMap.stages": "first_layer low high last_layer visible",
+        "StageMap.stages.evidence": "first before after explained needed agrees",
+    },
+    FindHeads(): {"HeadScores": "pieces words held_words score held joined control"},
+    ShowPattern("a b c", 2, 1): {"HeadPattern": "layer head pattern"},
+    TakeAttribution("a b c", "drop 3"): {"Attribution": SUBLAYERS, "Attribution.baseline": f"{SUBLAYERS} baseline"},
+    TakeSimilarity(TEXTS): {"Similarity": "documents tokens_scored influence angular cka cka_tokens n_skipped n_cut"},
+    TakeProbe(): {
+        "Probe": "context train held",
+        **{f"Probe.{name}": OF_NEURONS for name in ("neurons", "ensembles", "mass", "argmax")},
+    },
+    TakeComparison(Read("a b c"), Read("a b c", "drop 3")): {
+        "Comparison": "pairs kl_nats top1_count resid_rel resid_cos effect_kl_nats effect_top1_count effect_entropy_bits",
+        **{f"Comparison.{side}": READING for side in "ab"},
+    },
+    Generate("a b c", ("drop 3",)): {
+        "Generation": "ids p base_p entropy_bits base_entropy_bits kl_nats forced_p forced_kl_nats ended reads_back complete",
+        "Generation.asked": "temperature top_k top_p seed",
+    },
+}
+
+
+@pytest.mark.parametrize("request_", KEPT, ids=lambda request: type(request).__name__)
+async def test_all_that_is_measured_is_kept(request_):
+    """A replay, which keeps and compares by the same code, would not miss what is left out."""
+    kept = short.of_replies(collected(await answers(request_)))
+    names = {re.sub(r"\[\d+\]|(?<=^Sweep) 2", "", name) for name in kept}
+    wanted = {f"{place}.{name}" for place, told in KEPT[request_].items() for name in told.split()}
+    kinds = {name.partition(".")[0] for name in wanted}  # a map comes with all it is made of
+    assert {name for name in names if name.partition(".")[0] in kinds} == wanted
+
+
+async def test_answers_of_one_kind_and_things_in_a_list_are_each_kept():
+    sweeps = collected(await answers(TakeSweep(("a b c", "d e f g"))))
+    kept = short.of_replies(sweeps)
+    for number, sweep in enumerate(sweeps, 1):
+        name = "Sweep" if number == 1 else f"Sweep {number}"
+        assert kept[f"{name}.kl_nats"] == short.listed(sweep.kl_nats) and len(kept[f"{name}.positions"]) == len(sweep.tokens)
+        assert kept[f"{name}.top1_count"] == np.nansum(sweep.top1_same, -1).tolist()
+    assert len(sweeps) == 4
+    (probe,) = collected(await answers(TakeProbe()))
+    kept = short.of_replies((probe,))
+    assert [kept[f"Probe.neurons[{index}].accuracy"] for index in range(len(probe.neurons))] == [
+        pytest.approx(one.accuracy, rel=1e-6) for one in probe.neurons
+    ]
+    *_, pooled = [reply for reply in await answers(MapStages(TEXTS)) if isinstance(reply, CorpusSweep)]
+    ones = replace(pooled, top1_same=np.ones_like(pooled.top1_same))
+    assert "CorpusSweep.top1_same" in short.of_replies((ones,))  # shares, though they could be counts
+
+
+async def test_of_an_edit_the_stack_s_own_columns_are_kept():
+    [*_, reading] = await answers(Read("a b c", "drop 2"))
+    kept, last = short.of_position(reading, 1), 1
+    for name in ("kl_nats", "top1_same", "tracked_p", "mlp_norm", "attn_norm", "tracked_rank", "kl_final_nats", "entropy_bits"):
+        assert kept[f"depths.{name}"] == short.listed(getattr(reading, name)[:, last])
+    assert set(short.of_reading(reading, 1)) - set(kept) == {
+        "effect.kl_nats", "effect.top1_same", "effect.entropy_change_bits", "output.entropy_bits", "output.top_ids", "output.top_p"
+    }  # fmt: skip
 
 
 def test_of_large_arrays_some_are_kept_and_nan_is_none():
@@ -319,3 +514,19 @@ def test_a_text_written_says_which():
     assert told == "answer: Generation, up to 40 tokens of the baseline beside drop 14 beside \\u{1b}[2J, temperature 0.8, seed 3"
     assert words.told(event | {"request": request | {"schedules": [], "temperature": 0}}).endswith("of the baseline, greedy")
     assert words.told(event | {"request": 3}) == words.told(event | {"request": {"schedules": 3}}) == "answer: Generation"
+
+
+def test_a_line_that_is_too_long_is_one_line(monkeypatch):
+    monkeypatch.setattr(files, "LONGEST", 400)
+    recording = begin(Load("m"))
+    recording.let_go()
+    header = recording.path.read_bytes()
+    note = b'{"event": "note", "t": 1, "note": "a"}\n'
+    for long in (b"x" * 1999 + b"\n", b"x" * 400 + b"\n", b"x" * 399 + b"\n", b"x" * 2000):
+        monkeypatch.setattr(files, "LONGEST", max(400, len(header) + 1))
+        at = files.LONGEST
+        line = b"x" * (5 * at) + long
+        recording.path.write_bytes(header + line + b"\n" * (not line.endswith(b"\n")) + note + note[:-1])
+        found = read(recording.path)
+        assert [event["event"] for event in found.events] == ["session", "note"]
+        assert [warning.partition(" is")[0] for warning in found.warnings] == ["line 2", "line 4"]

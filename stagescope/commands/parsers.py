@@ -100,6 +100,7 @@ def command_parser(command: str) -> argparse.ArgumentParser:
         parser.add_argument("--position", type=int, default=-1, metavar="P", help="token position, -1 is the last")
         parser.add_argument("--top", type=_positive, default=5, metavar="K", help="top tokens at each depth (5)")
         parser.add_argument("--lens", default="standard", choices=("standard", "v1"))
+        parser.add_argument("--track", type=_token, metavar="TEXT", help="the token to follow, its rank at each depth (default: the baseline's top token)")
     if command == "models":
         parser.add_argument("action", nargs="?", default="list", choices=("list", "pull", "info"))
         parser.add_argument("name", nargs="?", help="the model (default: --model)")
@@ -340,6 +341,12 @@ def _setting(name: str) -> Callable[[str], Any]:
             raise argparse.ArgumentTypeError(str(error)) from None
 
     return checked
+
+
+def _token(text: str) -> str:
+    if not text:
+        raise argparse.ArgumentTypeError("it names no token")
+    return text
 
 
 def _positive(text: str) -> int:

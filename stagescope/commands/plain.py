@@ -90,23 +90,29 @@ def read(args: argparse.Namespace) -> int:
     from stagescope.engine.protocol import Read
 
     request = Read(prompt_of(args.prompt), args.edit, args.position, args.top, args.lens, part="whole")
-    return _read(load, request, args.quiet, args.color, args.json)
+    return _read(load, request, args.quiet, args.color, args.json, args.track)
 
 
-def _read(load: Load, request: Read, quiet: bool, color: str | None, as_json: bool = False) -> int:
-    """Print a reading of this model, whatever the settings say."""
+def _read(load: Load, request: Read, quiet: bool, color: str | None, as_json: bool = False, track: str | None = None) -> int:
+    """Print a reading of this model, whatever the settings say. track: the text of the token that is followed."""
+    from dataclasses import replace
+
     from stagescope.engine.local import LocalEngine
+    from stagescope.engine.protocol import FindToken
 
     engine = LocalEngine()
 
+    def asked() -> Read:
+        return request if track is None else replace(request, tracked=next(engine.answer(FindToken(track))).id)
+
     def work() -> Iterator[Reply]:
-        loading = engine.answer(load)
-        for reply in loading:
+        for reply in engine.answer(load):
             yield reply
-            if engine.info is not None and not engine.info.loaded and (found := engine.known(request)):
+            is_early = engine.info is not None and not engine.info.loaded and (track is None or engine.tokenizer)
+            if is_early and (found := engine.known(asked())):
                 yield from found
                 return
-        yield from engine.answer(request)
+        yield from engine.answer(asked())
 
     reading, failure = last(work, quiet)
     if failure:
@@ -118,7 +124,7 @@ def _read(load: Load, request: Read, quiet: bool, color: str | None, as_json: bo
     if as_json:
         print_json({**reading_json(reading), "position": request.position % len(reading.tokens)})
     else:
-        print_lines(*reading_text(reading, request.position), color=color)
+        print_lines(*reading_text(reading, request.position, followed=track is not None), color=color)
     return 0
 
 

@@ -26,7 +26,7 @@ def session(args: argparse.Namespace) -> int:
     try:
         if args.action == "list":
             return _list(args)
-        path = files.find(args.session)
+        path = files.find(args.session, whole=args.action == "delete")  # what is removed is named in full
         if args.action in ("note", "name", "tag"):
             return _append(path, args)
         if args.action == "delete":
@@ -104,7 +104,7 @@ def _replay(session: Session, args: argparse.Namespace) -> int:
         print_json(session_report.compared_json(session, found))
     else:
         print_lines(*session_report.compared_text(session, found, MOST), color=args.color)
-    return 1 if found.differences else 0
+    return 1 if found.differences or (found.skipped and not found.answers) else 0
 
 
 def _watch(session: Session, args: argparse.Namespace) -> int:
@@ -138,7 +138,7 @@ def _export(session: Session, args: argparse.Namespace) -> int:
     elif extension in ("svg", "cast"):
         formats.save(path, _filmed(session, until, extension, args), args.force)
     else:
-        found, failure = last(lambda: answer_at(session, until, args), args.quiet)
+        found, failure = last(lambda: answer_at(session, args), args.quiet)
         if failure:
             return fail(failure)
         if found is None:
@@ -149,21 +149,19 @@ def _export(session: Session, args: argparse.Namespace) -> int:
     return 0
 
 
-def answer_at(session: Session, until: int, args: argparse.Namespace) -> Iterator[Reply | Answer]:
-    """The last answer among the first `until` events, asked again: Progress and replies, then it. Nothing without one."""
+def answer_at(session: Session, args: argparse.Namespace) -> Iterator[Reply | Answer]:
+    """What was looked at in the end, or after the event that is named, asked again: Progress and replies, then it. Nothing without."""
     from dataclasses import replace
 
     from stagescope.answers import Answer, collected, position_of
     from stagescope.engine.local import LocalEngine
     from stagescope.engine.protocol import Progress as Told
     from stagescope.engine.protocol import Read
-    from stagescope.sessions.files import Session
-    from stagescope.sessions.replay import Step, steps
+    from stagescope.sessions.looked import looked_at
 
-    asked = [step for step in steps(Session(session.path, session.events[:until], ())) if isinstance(step, Step)]
-    if not asked:
+    step, engine, came = looked_at(session.events, args.event), LocalEngine(), []
+    if step is None:
         return
-    step, engine, came = asked[-1], LocalEngine(), []
     load = replace(step.load, **load_changes(args))
     yield from engine.answer(load)
     request, is_reading = step.request, isinstance(step.request, Read)

@@ -41,6 +41,7 @@ def reading_json(reading: Reading) -> dict[str, Any]:
             "top1_same": truths(reading.effect_top1_same),
             "entropy_change_bits": numbers(reading.effect_entropy_bits),
         },
+        "tracked": [{"id": int(token), "text": reading.texts[int(token)]} for token in reading.tracked],
     }
 
 
@@ -70,6 +71,8 @@ def _depth_json(reading: Reading, depth: int) -> dict[str, Any]:
         "entropy_bits": numbers(reading.entropy_bits[depth]),
         "kl_final_nats": numbers(reading.kl_final_nats[depth]),
         "top": top,
+        "tracked_rank": numbers(reading.tracked_rank[depth]),
+        "tracked_p": numbers(reading.tracked_p[depth]),
         "attn_norm": numbers(reading.attn_norm[depth]),
         "mlp_norm": numbers(reading.mlp_norm[depth]),
         "vs_baseline": versus,
@@ -113,15 +116,16 @@ def left_out(result: CorpusSweep | Evidence, window: int) -> Iterator[str]:
 # -------------------------------------------------------------------------------------------- plain text
 
 
-def reading_text(reading: Reading, position: int) -> list[Text | Table]:
-    """The reading at one position as lines and a table, last depth on top as on screen."""
+def reading_text(reading: Reading, position: int, followed: bool = False) -> list[Text | Table]:
+    """The reading at one position as lines and a table, last depth on top as on screen. followed: a token that was asked for,
+    with its rank and p."""
     at = position % len(reading.tokens)
     tokens = Text("tokens  ")
     for index, token in enumerate(reading.tokens):
         mark = f"[{visible(token.text)}]" if index == at else visible(token.text)
         tokens.append(f"{mark} ", style="bold" if index == at else "")
     table = Table(box=None, pad_edge=False, header_style="dim")
-    for name in ("layer", "H bits", "KL final", "Δ base", "attn", "mlp"):
+    for name in ("layer", "H bits", "KL final", "Δ base", "attn", "mlp", *(("rank", "p") if followed else ())):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column(f"top {reading.top_ids.shape[-1]}")  # which alone gives way where the table is too wide
     for depth in reversed(range(reading.n_depths)):
@@ -133,6 +137,7 @@ def reading_text(reading: Reading, position: int) -> list[Text | Table]:
             _blank_nan(reading.kl_nats[depth, at], ".3g") if reading.schedule else "",
             _blank_nan(reading.attn_norm[depth, at], ".1f"),
             _blank_nan(reading.mlp_norm[depth, at], ".1f"),
+            *((f"{reading.tracked_rank[depth, at]:,.0f}", f"{reading.tracked_p[depth, at]:.2g}") if followed else ()),
             Text(_top(reading, depth, at), no_wrap=True, overflow="ellipsis"),
         )
     info = reading.model
@@ -142,6 +147,8 @@ def reading_text(reading: Reading, position: int) -> list[Text | Table]:
     lines: list[Text | Table] = [Text(header), Text(printable(info.source), style="dim"), tokens]
     if reading.schedule:
         lines.append(Text(f"edit    {reading.schedule}"))
+    if followed:
+        lines.append(Text(f"follow  {visible(reading.texts[int(reading.tracked[at])])}, its rank and p"))
     return [*lines, Text(effect(reading, at)), table]
 
 

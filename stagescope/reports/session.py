@@ -89,6 +89,7 @@ def compared_json(session: Session, found: Compared) -> dict[str, Any]:
         "session": session.id,
         "answers": found.answers,
         "numbers": found.numbers,
+        "skipped": found.skipped,
         "largest_of_allowed": found.largest,
         "differences": [_difference_json(one) for one in found.differences],
         "remarks": list(found.remarks),
@@ -111,7 +112,8 @@ def compared_text(session: Session, found: Compared, most: int) -> list[Text | T
     lines: list[Text | Table] = [Text(remark) for remark in found.remarks]
     numbers = f"{found.numbers:,} numbers of {found.answers:,} answers"
     if not found.answers:
-        return [*lines, Text(f"session {_text(session.id)}: it keeps no answer, there is nothing to compare")]
+        told = " that can be read" if found.skipped else ""
+        return [*lines, Text(f"session {_text(session.id)}: it keeps no answer{told}, there is nothing to compare")]
     if not found.differences:
         largest = f"; the largest difference is {100 * found.largest:.2g} % of what is allowed" if found.largest else ""
         return [*lines, Text(f"session {_text(session.id)}: {numbers} agree with what was recorded{largest}")]

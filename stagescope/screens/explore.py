@@ -47,7 +47,7 @@ from stagescope.history import History
 from stagescope.screens import words
 from stagescope.screens.asking import Asking, Chosen
 from stagescope.screens.deck import DeckEffect
-from stagescope.screens.explore_beside import EMPTY, ExploreBeside
+from stagescope.screens.explore_beside import ExploreBeside
 from stagescope.screens.explore_jobs import ExploreJobs
 from stagescope.screens.explore_keys import ExploreKeys
 from stagescope.screens.frame import SMALLEST
@@ -80,6 +80,7 @@ class Explore(ExploreKeys, ExploreBeside, ExploreJobs, Recording, Sharing):
     BINDINGS = actions.bindings(PLACE, priority=True)
     CSS_PATH = "explore.tcss"
     AUTO_FOCUS = "#stack"
+    panel = ""  # the id of a line above the footer, on this screen and on those beside it, for what leads through them
     focused: Reactive[Widget | None] = Reactive(None, repaint=False)  # Textual's repaints the screen: 12 KB a change
 
     def __init__(
@@ -135,7 +136,10 @@ class Explore(ExploreKeys, ExploreBeside, ExploreJobs, Recording, Sharing):
         mark = self.stack.glyphs.cursor
         yield Horizontal(Label(f"prompt {mark} ", markup=False), self.prompt_field)
         yield Horizontal(Label(f"edit   {mark} ", markup=False), self.schedule_field)
-        yield from (self.status, self.footer)
+        yield self.status
+        if self.panel:
+            yield Line(self.panel)
+        yield self.footer
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         """Keys are text while a line is typed."""
@@ -158,6 +162,10 @@ class Explore(ExploreKeys, ExploreBeside, ExploreJobs, Recording, Sharing):
         """The position cursor within the tokens of a reading."""
         n = len(reading.tokens) if reading else 1
         return min(max(self.at if self.at >= 0 else n + self.at, 0), n - 1)
+
+    def panels(self) -> list[Line]:
+        """On every screen there is."""
+        return [line for screen in self.app.screen_stack for line in screen.query(f"#{self.panel}").results(Line)] if self.panel else []
 
     def answer(self) -> Answer | None:
         """The reading that the stack shows, once it is read to the end."""
@@ -201,11 +209,11 @@ class Explore(ExploreKeys, ExploreBeside, ExploreJobs, Recording, Sharing):
             self.overdue_timer.stop()
         self.overdue, self.overdue_timer = False, self.set_timer(STALE, self._late)
         if self.prompt:
-            self.note = "" if self.note == EMPTY else self.note
+            self.note = "" if self.note == words.EMPTY else self.note
             self.run_worker(partial(self._read, self.wanted(), typing), group="read", exclusive=True)
         else:
             self.workers.cancel_group(self, "read")
-            self.say(EMPTY)
+            self.say(words.EMPTY)
 
     def _late(self) -> None:
         self.overdue = not self._is_wanted(self.answered)
@@ -281,6 +289,9 @@ class Explore(ExploreKeys, ExploreBeside, ExploreJobs, Recording, Sharing):
             self.say(f"schedule {error.text!r} does not fit {info.name} and was taken away: {error.reason}")
             self.read()
         self.record_model(info)
+        for screen in self.app.screen_stack:
+            if isinstance(screen, Asking) and screen.load == self.load:  # opened before the weights were there, dtype and device a guess
+                screen.info = info
         if info.loaded and info.warnings:
             self.say(" ".join(info.warnings))
         self.draw()

@@ -24,11 +24,11 @@ from stagescope.screens.probe import ProbeScreen
 from stagescope.screens.similarity import SimilarityScreen
 from stagescope.screens.stages import StagesScreen
 from stagescope.screens.sweep import SweepScreen
+from stagescope.screens.widgets.line import Line
+from stagescope.screens.words import EMPTY, UNKNOWN
 from stagescope.screens.write import WriteScreen
 from stagescope.text import fit
 
-EMPTY = "the prompt is empty: type one"
-UNKNOWN = "the model's layers are not known yet"
 ROOM = 40  # cells of a schedule in a remark: one of 128 neurons would fill the screen
 SHORT = 20  # ... in the header
 
@@ -135,6 +135,12 @@ class ExploreBeside(Frame):
         screen.record, screen.mark = self.record_answer, self.mark
         self.app.push_screen(screen, partial(self._point_chosen, screen))
         self.record_changes()
+        if self.panel:
+            screen.call_later(self._put_panel, screen)
+
+    async def _put_panel(self, screen: Asking) -> None:
+        await screen.mount(Line(self.panel), before=screen.footer)
+        self.draw_status()
 
     def _point_chosen(self, screen: Asking, chosen: Chosen | None) -> None:
         """The schedule of a point, on its prompt, read where it was read there."""

@@ -17,7 +17,6 @@ from stagescope.engine.tokens import Token
 from stagescope.screens import deck, words
 from stagescope.screens.ask import Ask, Confirm
 from stagescope.screens.edits import CannotEdit, key_edit
-from stagescope.screens.explore_beside import EMPTY, UNKNOWN
 from stagescope.screens.frame import Frame
 from stagescope.screens.help import Help
 from stagescope.screens.models import Models
@@ -25,10 +24,11 @@ from stagescope.screens.rows import Row
 from stagescope.screens.widgets.line import from_line
 from stagescope.screens.widgets.stack import Stack
 from stagescope.screens.widgets.tokens import TokenStrip
+from stagescope.screens.words import EMPTY, UNKNOWN
+from stagescope.sessions.events import COLUMNS, VIEWS
 from stagescope.text import printable, visible
 
-VIEWS = ("stack", "tokens", "delta")
-COLUMNS = {  # of attention and MLP, and what is said of them
+TOLD_COLUMNS = {  # of attention and MLP
     "norms": "what each writes, relative to the stream before it",
     "direct": "what each adds directly to the logit of the followed token",
     "change": "how the edit changes what each adds directly to that logit",
@@ -177,7 +177,7 @@ class ExploreKeys(Frame):
         self.column = names[(at + 1) % len(names)]
         self.declined.pop("direct", None)
         self.stop_unwanted()
-        self.say(f"attn mlp: {COLUMNS[self.column]}")
+        self.say(f"attn mlp: {TOLD_COLUMNS[self.column]}")
         self.draw()
         self.next_job()
 

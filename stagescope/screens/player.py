@@ -8,19 +8,17 @@ from dataclasses import replace
 from typing import Any
 
 from textual import events, on
-from textual.app import ComposeResult
 from textual.content import Content
 
 from stagescope import actions
 from stagescope.answers import collected
-from stagescope.engine.protocol import EngineError, Generate, Load, ModelInfo, Read, Reply, Request
+from stagescope.engine.protocol import EngineError, Failure, Generate, Load, ModelInfo, Read, Reply, Request
 from stagescope.engine.question import shape
 from stagescope.engine.schedule import ScheduleError, parse, resolve
 from stagescope.screens import player_words
 from stagescope.screens.asking import Asking, Chosen
 from stagescope.screens.explore import Explore
 from stagescope.screens.help import Help
-from stagescope.screens.widgets.line import Line
 from stagescope.screens.widgets.stack import Stack
 from stagescope.sessions import replay, short, words
 from stagescope.sessions.events import State, fold, with_load
@@ -31,11 +29,10 @@ SPEEDS = (1, 2, 8)
 SOON = 0.01  # seconds: a timer of less never goes off
 AGAIN = 0.1  # seconds until it is looked again whether the engine has answered
 TEN = 10
-ACTION_OF = {"lens": "lens_curves"}  # where the action that opens a screen is not called as its place
 NOT_SHOWN = "compare"  # its side A is a reading of before, which the events do not hold
 ONLY_WATCHED = "a session that is watched is not edited: stagescope --session goes on with it"
 
-
+Key = tuple[Load, str]  # a model, and a request to it
 EDITS = {key for action in actions.of("explore") for key in action.keys} - {
     key for action in actions.of("player") for key in action.keys
 }
@@ -44,7 +41,7 @@ EDITS = {key for action in actions.of("explore") for key in action.keys} - {
 class Player(Explore, inherit_bindings=False):
     """The explore screen, led by a session. It records nothing, and the keys that edit are not there."""
 
-    PLACE = "player"
+    PLACE = panel = "player"
     BINDINGS = actions.bindings(PLACE, priority=True)
 
     def __init__(
@@ -57,9 +54,10 @@ class Player(Explore, inherit_bindings=False):
     ):
         """other: fields of Load in place of the recorded ones, for all of the session. filmed: nobody presses a key."""
         self.events, self.times, self.other, self.filmed = session.events, words.times(session.events), other or {}, filmed
-        self.steps = {step.event: step for step in replay.steps(session) if isinstance(step, replay.Step)}
-        self.asked = {repr(step.request) for step in self.steps.values()}
-        self.came: dict[str, short.Numbers] = {}  # one of `asked` that came whole -> its numbers
+        steps = (step for step in replay.steps(session.events) if isinstance(step, replay.Step))
+        self.steps = {step.event: step for step in steps if step.numbers is not None}
+        self.asked = set(map(self._asked_of, self.steps.values()))
+        self.came: dict[Key, tuple[short.Numbers, bool]] = {}  # one of `asked` that came whole -> its numbers; were they kept?
         # What the app opened with was written as the first prompt: until then it was on the screen already.
         texts = [event.get("prompt") for event in self.events if event["event"] == "prompt"]
         self.opened_with = State(prompt=texts[0]) if texts and isinstance(texts[0], str) else State()
@@ -69,18 +67,11 @@ class Player(Explore, inherit_bindings=False):
         self.to_restore: State | None = None  # what is looked at once its model is there
         self.opened_for: tuple[object, ...] = ()  # what the screen beside the stack was opened for
         self.judged, self.verdict = (), ""  # what the verdict was found from, and it
-        self.bar = Line("player")
         state = self.state_of(self.done)
         super().__init__(state, ascii_only=ascii_only)
 
-    def compose(self) -> ComposeResult:
-        *above, footer = super().compose()
-        yield from above
-        self.prompt_field.can_focus = self.schedule_field.can_focus = False  # nothing is typed
-        yield self.bar
-        yield footer
-
     def on_mount(self) -> None:  # Textual calls Explore's as well
+        self.prompt_field.can_focus = self.schedule_field.can_focus = False  # nothing is typed
         if self.playing:
             self._wait(AGAIN)
 
@@ -125,6 +116,18 @@ class Player(Explore, inherit_bindings=False):
             self.look_at(self.to_restore)
             self.to_restore = None
 
+    def _failed(self, job: str, reply: Failure) -> None:
+        """A device that this machine does not have is said, and the session is watched on another."""
+        load = self.jobs[job][0] if job == "load" and job in self.jobs else None
+        if load is None or reply.kind != "usage" or load.device is None or "device" in self.other:
+            super()._failed(job, reply)
+            return
+        self.other = {**self.other, "device": None}
+        self.asked = set(map(self._asked_of, self.steps.values()))
+        self.load = replace(self.load, device=None)
+        self.say(f"{printable(load.device)} is not here: watched on what is")
+        self.call_later(self.start)
+
     def _fitting(self, state: State) -> State:
         """At the baseline where the schedule is none of this model; of one that is loaded yet this is told then."""
         if self.info is None or state.load != self.load:
@@ -149,13 +152,7 @@ class Player(Explore, inherit_bindings=False):
             self.say(f"the screen {actions.BESIDE[place]} is not shown here: stagescope compare has the same")
         elif place in actions.BESIDE and self.info is not None:
             self.opened_for = what
-            getattr(self, f"action_{ACTION_OF.get(place, place)}")()
-            if (opened := self.app.screen) is not self:
-                opened.call_later(self._put_bar, opened)
-
-    async def _put_bar(self, screen: Asking) -> None:
-        await screen.mount(Line("player"), before=screen.footer)
-        self.draw_status()
+            getattr(self, f"action_{actions.OPENS[place]}")()
 
     def _loaded(self, info: ModelInfo) -> None:
         super()._loaded(info)
@@ -200,7 +197,10 @@ class Player(Explore, inherit_bindings=False):
 
     def _step_is_owed(self) -> bool:
         step = self.steps.get(self.done - 1)
-        return step is not None and not isinstance(step.request, Read) and repr(step.request) not in self.came
+        return step is not None and not isinstance(step.request, Read) and self._asked_of(step) not in self.came
+
+    def _asked_of(self, step: replay.Step) -> Key:
+        return (replace(step.load, **self.other), repr(step.request))
 
     def _wait(self, seconds: float) -> None:
         self.pause()
@@ -288,8 +288,8 @@ class Player(Explore, inherit_bindings=False):
 
     def record_answer(self, request: Request, replies: Sequence[Reply]) -> None:
         """Here it is not written: what was written then is held against it."""
-        if replies and repr(request) in self.asked:
-            self.came[repr(request)] = short.of_replies(collected(replies))
+        if replies and (key := (self.load, repr(request))) in self.asked:
+            self.came[key] = short.of_replies(collected(replies)), getattr(replies[-1], "cached", False)
             self.draw_status()
 
     def compared(self) -> str:
@@ -298,22 +298,22 @@ class Player(Explore, inherit_bindings=False):
         of_reading = step is not None and isinstance(step.request, Read)
         if step is None or self.info is None:
             return ""
-        kept = ""
+        is_kept = False
         if not of_reading:
-            now = self.came.get(repr(step.request))
+            now, is_kept = self.came.get(self._asked_of(step), (None, False))
         elif self.is_complete() and self._is_wanted(step.request):
             try:
                 now = replay.numbers_of(reading, step)
             except EngineError:
                 return "differs: the prompt has fewer tokens"
-            kept = ", which the cache kept" if reading.cached else ""
+            is_kept = reading.cached
         else:
             now = None
         if now is None:
             return "to be compared" if self.is_busy() else "not measured again"
         differing = replay.differing(step.numbers, now, replay.tolerance_of(step.model, self.info))
         if not differing:
-            return f"as recorded{kept}"
+            return f"as recorded{', which the cache kept' if is_kept else ''}"
         (what, before, after), more = differing[0], len(differing) - 1
         told = f"differs: {what} was {player_words.short_text(before)}, is {player_words.short_text(after)}"
         return printable(told) + (f", and {more} more" if more else "")
@@ -331,9 +331,8 @@ class Player(Explore, inherit_bindings=False):
         ascii_only = self.stack.glyphs.ascii_only
         sign = player_words.sign(self.playing, state + speed, ascii_only) if not self.filmed else ""
         told = player_words.bar(self.events, self.done, self.times, sign, self.verdict)
-        for screen in self.app.screen_stack:
-            for bar in screen.query("#player").results(Line):
-                bar.show(told, layout=True)
+        for bar in self.panels():
+            bar.show(told, layout=True)
 
     def _place(self) -> str:
         return self.PLACE

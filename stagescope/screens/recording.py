@@ -17,7 +17,6 @@ from stagescope.history import History, again
 from stagescope.reports import reading as report
 from stagescope.screens.ask import Ask
 from stagescope.screens.deck import Deck
-from stagescope.screens.explore_keys import COLUMNS, VIEWS
 from stagescope.screens.frame import Frame
 from stagescope.screens.sharing import NOT_RECORDED
 from stagescope.screens.widgets.line import Field
@@ -81,8 +80,7 @@ class Recording(Frame):
         self.tracked_text: str = state.tracked_text
         self.deck = Deck(state.deck, state.guest)
         self.set_class(bool(self.deck.prompts), "-deck")
-        self.view = state.view if state.view in VIEWS else VIEWS[0]
-        self.column = state.column if state.column in COLUMNS else "norms"
+        self.view, self.column = state.view, state.column
         self.stack.flipped = state.flipped
         self.row_wanted = state.row
         if self.is_mounted:
@@ -109,8 +107,9 @@ class Recording(Frame):
             self.session = files.begin(self.load, info, self.prompt)
             self.recorded = State(load=self.load, prompt="")
         except SessionError as error:
-            self.records = False
-            self.say(f"not recorded: {error}")
+            if not self.record_failed:
+                self.record_failed = True
+                self.say(f"not recorded: {error}; it is tried again with the next event")
 
     def record(self, event: Event) -> None:
         """Append an event to the session, if there is one."""
@@ -127,6 +126,8 @@ class Recording(Frame):
 
     def record_changes(self, rests: bool = False) -> None:
         """Write what came to be looked at since the last time. rests: a line being typed and the cursor too."""
+        if self.session is None and self.record_failed and self.info is not None:
+            self.begin_session(self.info)
         if self.session is None:
             return
         now = self.state()
@@ -201,13 +202,19 @@ class Recording(Frame):
             self.app.remark = f"stagescope: the session was not kept to its end: {error}"
         self.session = None
 
+    def why_not_recorded(self) -> str:
+        """Of an app without a session."""
+        if not self.records:
+            return NOT_RECORDED
+        return "the session cannot be written" if self.record_failed else "a session begins when the model is known"
+
     def mark(self) -> Content:
         """Whether all that is looked at is in the session's file."""
         filled, hollow = ("*", "o") if self.stack.glyphs.ascii_only else ("●", "○")
-        if self.session is None:
-            return Content.styled("rec off", "$foreground 50%") if not self.records else Content("")
         if self.record_failed:
             return Content.styled("rec failed", "bold $text-error")
+        if self.session is None:
+            return Content.styled("rec off", "$foreground 50%") if not self.records else Content("")
         done = self.state() == self.recorded
         return Content.styled(f"{filled if done else hollow} rec", "$text-error" if done else "$foreground 60%")
 
@@ -215,7 +222,7 @@ class Recording(Frame):
 
     def action_note(self) -> None:
         if self.session is None:
-            self.say(f"there is no note: {NOT_RECORDED}")
+            self.say(f"there is no note: {self.why_not_recorded()}")
         else:
             question = "Note, kept in the session; words that begin with # are tags. Enter, or esc."
             self.app.push_screen(Ask(question), self._noted)
@@ -234,7 +241,7 @@ class Recording(Frame):
 
     def action_name(self) -> None:
         if self.session is None:
-            self.say(f"there is no name: {NOT_RECORDED}")
+            self.say(f"there is no name: {self.why_not_recorded()}")
             return
         question = f"Name of the session {self.session.id}? Enter, or esc."
         self.app.push_screen(Ask(question, self.session_name), self._named)

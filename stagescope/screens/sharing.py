@@ -125,9 +125,9 @@ class Sharing(Frame):
 
     async def _film(self, path: Path) -> bytes:
         """The session so far, played again by a process of its own; escape ends it."""
-        session = getattr(getattr(self.app, "explore", None), "session", None)
+        session = self.app.explore.session
         if session is None:
-            raise ExportError(f"there is no film: {NOT_RECORDED}")
+            raise ExportError(f"there is no film: {self.app.explore.why_not_recorded()}")
         made = path.with_name(f".{path.name}.{os.getpid()}.cast")
         asked = (str(session.path), str(made), str(self.size.width), str(self.size.height))
         pipes = dict.fromkeys(("stdout", "stderr"), asyncio.subprocess.PIPE)

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from textual.app import ComposeResult
 from textual.content import Content
 
 from stagescope import actions
@@ -16,8 +15,6 @@ from stagescope.engine.protocol import Load, ModelInfo
 from stagescope.reports.tour import HALVES, panel_lines
 from stagescope.screens.asking import Asking
 from stagescope.screens.explore import Explore
-from stagescope.screens.player import ACTION_OF
-from stagescope.screens.widgets.line import Line
 from stagescope.sessions.events import State
 from stagescope.text import printable
 from stagescope.tour import LAYERS, MODEL, STEPS, Step, not_this_model, other_weights
@@ -39,6 +36,8 @@ def state_of(step: Step, load: Load) -> State:
 class Tour(Explore):
     """Explore until the tour is left, and after it."""
 
+    panel = "tour"
+
     def __init__(
         self,
         load: Load = Load(),
@@ -51,12 +50,6 @@ class Tour(Explore):
         self.page = 0  # of `pages`
         self.begun = False  # whether the model was found to be one the steps are for
         super().__init__(state_of(STEPS[0], load), models, ascii_only, record)
-
-    def compose(self) -> ComposeResult:
-        *above, footer = super().compose()
-        yield from above
-        yield Line("tour")
-        yield footer
 
     # ------------------------------------------------------------------------------------------ the steps
 
@@ -76,16 +69,7 @@ class Tour(Explore):
     def _show_screen(self) -> None:
         place = STEPS[self.number].screen
         if place != self.PLACE and self.info is not None:
-            getattr(self, f"action_{ACTION_OF.get(place, place)}")()
-
-    def _push(self, screen: Asking) -> None:
-        super()._push(screen)
-        if self.touring:
-            screen.call_later(self._put_panel, screen)
-
-    async def _put_panel(self, screen: Asking) -> None:
-        await screen.mount(Line("tour"), before=screen.footer)
-        self.draw_status()
+            getattr(self, f"action_{actions.OPENS[place]}")()
 
     def _loaded(self, info: ModelInfo) -> None:
         """A model with other layers is refused: at the start with the whole app, later the tour alone ends."""
@@ -104,8 +88,9 @@ class Tour(Explore):
     def end(self, why: str) -> None:
         """The panel goes, all else stays."""
         self.touring = False
-        for panel in self._panels():
+        for panel in self.panels():
             panel.remove()
+        self.panel = ""
         self._make_room(0)
         self.tell(why)
 
@@ -156,15 +141,12 @@ class Tour(Explore):
         lines += map(Content, panel_lines(step, pages[self.page % len(pages)], width))
         return Content("\n").join(lines)
 
-    def _panels(self) -> list[Line]:
-        return [panel for screen in self.app.screen_stack for panel in screen.query("#tour").results(Line)]
-
     def draw_status(self) -> None:
         super().draw_status()
         if self.touring:
             told = self.told_step()
             self._make_room(told.plain.count("\n") + 1)
-            for panel in self._panels():
+            for panel in self.panels():
                 panel.show(told, layout=True)
 
     def _make_room(self, lines: int) -> None:

@@ -16,6 +16,8 @@ from stagescope.engine.protocol import Failure, Load, ModelInfo, Progress, Readi
 from stagescope.engine.schedule import ScheduleError
 from stagescope.screens.widgets.glyphs import number
 from stagescope.text import fit, printable
+EMPTY = "the prompt is empty: type one"
+UNKNOWN = "the model's layers are not known yet"
 
 
 def header(

@@ -41,6 +41,8 @@ from stagescope.history import STEPS
 from stagescope.reports import reading as report
 
 SCHEMA = "session/1"
+VIEWS = ("stack", "tokens", "delta")
+COLUMNS = ("norms", "direct", "change")  # of attention and MLP
 Event = dict[str, Any]
 # Those after which the file is flushed to the disk itself, not only to the system.
 SYNCED = ("session", "opened", "prompt", "note", "name", "tags", "answer", "export", "end")
@@ -189,8 +191,8 @@ _FITS: dict[str, Callable[[Any], bool]] = {
     "lens": lambda value: value in LENSES,
     "deck": lambda value: _are_texts(value) and len(set(value)) == len(value) <= MOST_PROMPTS,
     "guest": lambda value: value is None or isinstance(value, str),
-    "view": lambda value: isinstance(value, str),
-    "column": lambda value: isinstance(value, str),
+    "view": lambda value: value in VIEWS,
+    "column": lambda value: value in COLUMNS,
     "flipped": lambda value: isinstance(value, bool),
     "screen": lambda value: isinstance(value, str),
     "position": lambda value: type(value) is int and abs(value) < 2**31,

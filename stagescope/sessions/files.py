@@ -18,6 +18,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
+from typing import BinaryIO
 
 from stagescope import paths
 from stagescope.engine.protocol import DEFAULT_PROMPT, Load, ModelInfo
@@ -96,7 +97,9 @@ class Recording:
             self.let_go()
 
     def let_go(self) -> None:
-        """Close the file as it is."""
+        """Close the file as it is; one that a full disk took nothing of is removed."""
+        if not os.fstat(self.descriptor).st_size:
+            self.path.unlink(missing_ok=True)
         self.syncing.shutdown()
         os.close(self.descriptor)
         self.descriptor = -1
@@ -115,7 +118,10 @@ def _is_done_by_someone(event: Event, load: Load, prompt: str) -> bool:
 
 
 def begin(load: Load, info: ModelInfo | None = None, prompt: str = DEFAULT_PROMPT) -> Recording:
-    """A new session; its header is written. prompt: what the app opens with. Raises SessionError."""
+    """A new session. prompt: what the app opens with. Where the disk is full its header is written with the next event.
+
+    Raises SessionError where there can be no file.
+    """
     while True:
         name = f"{datetime.now():%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
         try:
@@ -124,14 +130,16 @@ def begin(load: Load, info: ModelInfo | None = None, prompt: str = DEFAULT_PROMP
         except FileExistsError:  # of another app, begun in the same second
             continue
     recording.load, recording.prompt = load, prompt
-    recording.write({"event": "session", "schema": SCHEMA, "id": name, **about(load, info)})
+    with contextlib.suppress(SessionError):  # the next event tells it again
+        recording.write({"event": "session", "schema": SCHEMA, "id": name, **about(load, info)})
     return recording
 
 
 def go_on(path: Path, load: Load = Load(), info: ModelInfo | None = None) -> Recording:
-    """A session of before goes on. Raises SessionError when another process holds it."""
+    """A session of before goes on. Raises SessionError when another process holds it; a full disk as for `begin`."""
     recording = held(path)
-    recording.write({"event": "opened", **about(load, info)})
+    with contextlib.suppress(SessionError):
+        recording.write({"event": "opened", **about(load, info)})
     return recording
 
 
@@ -240,7 +248,7 @@ def read(path: Path, numbers: bool = True) -> Session:
             if not (_BEGIN.startswith(first[: len(_BEGIN)]) or _is_header(_event(first))):
                 raise SessionError(f"{printable(str(path))} is no session: name a .jsonl file that stagescope wrote")
             file.seek(0)
-            for number, line in enumerate(iter(lambda: file.readline(LONGEST), b""), 1):
+            for number, line in enumerate(_lines(file), 1):
                 event = _event(line) if numbers or not line.startswith(_LARGE) else {"event": "reading", "t": 0.0}
                 if isinstance(event, str):
                     warnings += [f"line {number} is skipped: {event}"]
@@ -261,6 +269,14 @@ def read(path: Path, numbers: bool = True) -> Session:
     return Session(path, tuple(events), tuple(warnings[:MOST_WARNINGS]))
 
 
+def _lines(file: BinaryIO) -> Iterator[bytes]:
+    """Of one that is too long the beginning."""
+    while line := file.readline(LONGEST):
+        yield line
+        while len(line) == LONGEST and not line.endswith(b"\n"):
+            line = file.readline(LONGEST)
+
+
 def _event(line: bytes) -> Event | str:
     """An event, or why the line is none."""
     if not line.endswith(b"\n"):
@@ -277,8 +293,8 @@ def _event(line: bytes) -> Event | str:
 
 
 def _whole(digits: str) -> int:
-    """No number of ours has more digits, and arithmetic with some that have fails."""
-    if len(digits) > 16:
+    """No number of ours has more digits than a seed (below 2**63), and arithmetic with some that have fails."""
+    if len(digits.lstrip("-")) > 19:
         raise ValueError("too large")
     return int(digits)
 
@@ -298,8 +314,9 @@ def _is_text(value: object) -> bool:
 # ------------------------------------------------------------------------------------------------- finding
 
 
-def find(name: str) -> Path:
-    """A session by path, by id or the beginning of one, by its name, or "last". Raises SessionError."""
+def find(name: str, whole: bool = False) -> Path:
+    """A session by path, by id or the beginning of one, by its name, or "last". whole: the beginning does not do. Raises
+    SessionError."""
     if os.sep in name or name.endswith(SUFFIX):
         path = Path(name).expanduser()
         if not path.is_file():
@@ -309,13 +326,16 @@ def find(name: str) -> Path:
     if name == "last" and files:
         return files[0]
     found = [path for path in files if path.stem == name]
-    found = found or [path for path in files if name and path.stem.startswith(name)]
+    begin = [path for path in files if name and path.stem.startswith(name)]
+    found = found or ([] if whole else begin)
     found = found or [session.path for session in all_sessions() if name and session.name == name]
     if len(found) == 1:
         return found[0]
     if found:
         several = ", ".join(printable(path.stem) for path in found[:5])
         raise SessionError(f"{len(found)} sessions are called {printable(name)}: {several}: give more of the id")
+    if begin:
+        raise SessionError(f"{printable(name)} is only the beginning of an id: give the whole of it, such as {printable(begin[0].stem)}")
     if not files:
         raise SessionError(f"there is no session {printable(name)}, nor any other: the app records one when it runs")
     raise SessionError(f"there is no session {printable(name)}: `stagescope session list` tells which there are")
@@ -334,4 +354,5 @@ def all_sessions() -> Iterator[Session]:
     """Those of the data folder that can be read, the latest first, without their numbers."""
     for path in session_files():
         with contextlib.suppress(SessionError):
-            yield read(path, numbers=False)
+            if (session := read(path, numbers=False)).events:
+                yield session

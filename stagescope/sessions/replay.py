@@ -10,7 +10,7 @@ percentile, the kind of number decides, and by 2.8 at most, where an edit breaks
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import zip_longest
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -30,6 +30,15 @@ if TYPE_CHECKING:
     from stagescope.engine.local import LocalEngine
 
 SAME, OTHER_DEVICE, HALF, OTHER_DTYPE = 1e-3, 5e-3, 5e-2, 0.5
+# Which names are not plain numbers: places, and top-1 kept at so many positions, where near ties turn either way; neurons
+# counted, some of which stand at the threshold; what lies between -1 and 1, where 0.5 would allow anything.
+RANKS = {"rank", "tracked_rank", "base_tracked_rank", "top1_count", "effect_top1_count"}
+COUNTS = {f"Census.{name}" for name in ("high", "prediction", "suppression", "unsigned", "partition")}
+BOUNDED = {
+    *("p", "top_p", "base_p", "forced_p", "tracked_p", "base_tracked_p", "top1_same", "pattern", "head_prev", "head_no_sink"),
+    *("head_sink", "score", "held", "joined", "control", "influence", "angular", "cka", "accuracy", "train", "low", "high"),
+    *("resid_cos", "promoted_cos", "suppressed_cos"),
+}
 ODD = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)  # of a request edited by hand
 
 
@@ -49,6 +58,7 @@ class Compared:
 
     answers: int
     numbers: int  # compared
+    skipped: int  # lines and events that could not be read
     largest: float  # difference among those that are allowed, as a fraction of what is allowed
     differences: tuple[Difference, ...]
     remarks: tuple[str, ...]  # another model, version, device, dtype; events that are none: harmless
@@ -61,18 +71,18 @@ class Step(NamedTuple):
     load: Load
     model: dict[str, Any]  # as it was recorded; {} when not known
     request: Request
-    position: int | None  # of a reading: where its numbers were taken; None of any other answer
-    numbers: Numbers
+    position: int | None  # of a reading: where it was looked at; None of any other answer
+    numbers: Numbers | None  # None: they stand beside the same reading before
 
 
-def steps(session: Session) -> Iterator[Step | str]:
+def steps(events: Sequence[Event]) -> Iterator[Step | str]:
     """What is to be asked again, in order; or, harmless, why an event cannot be."""
     load, model, reading = Load(), {}, None
-    for index, event in enumerate(session.events):
+    for index, event in enumerate(events):
         name = event["event"]
-        if name in ("session", "model"):
+        if name in ("session", "opened", "model"):
             load = load_of(event) or load
-            model = event["model"] if isinstance(event.get("model"), dict) else model
+            model = event["model"] if isinstance(event.get("model"), dict) else {}
         elif name in ("reading", "answer"):
             request, numbers = _request(event), event.get("numbers")
             position = event.get("position") if name == "reading" else None
@@ -81,13 +91,12 @@ def steps(session: Session) -> Iterator[Step | str]:
                 yield f"event {index} is skipped: it is no {name} of this version"
                 continue
             reading = request if name == "reading" else reading
-            if numbers is None:  # as those of the same reading before
-                continue
             yield Step(index, load, model, request, position, numbers)
-        elif name == "cursor" and reading is not None and isinstance(event.get("numbers"), dict):
-            position = event["numbers"].get("position")
+        elif name == "cursor" and reading is not None and isinstance(event.get("numbers"), dict | None):
+            numbers = event.get("numbers")
+            position = event.get("position") if numbers is None else numbers.get("position")
             if type(position) is int:
-                yield Step(index, load, model, reading, position, event["numbers"])
+                yield Step(index, load, model, reading, position, numbers)
 
 
 def _request(event: Event) -> Request | None:
@@ -105,8 +114,8 @@ def replay(
 
     other: fields of Load in place of the recorded ones. Raises EngineError when a model cannot be loaded.
     """
-    found = list(steps(session))
-    asked = [step for step in found if isinstance(step, Step)]
+    found = list(steps(session.events))
+    asked = [step for step in found if isinstance(step, Step) and step.numbers is not None]
     skipped = [step for step in found if isinstance(step, str)]
     remarks = dict.fromkeys([*session.warnings, *skipped, *_versions(session)])
     differences, numbers, largest = [], 0, 0.0
@@ -115,9 +124,13 @@ def replay(
     for done, step in enumerate(asked):
         load = replace(step.load, **(other or {}) | {"cache": False})
         if load != loaded:
-            for reply in engine.answer(load):
-                if isinstance(reply, Progress):
-                    yield reply
+            try:
+                yield from _loading(engine, load)
+            except EngineError as error:
+                if error.failure.kind != "usage" or load.device is None or "device" in (other or {}):
+                    raise
+                yield from _loading(engine, replace(load, device=None))
+                remarks[f"{printable(load.device)[:40]} is not here: run on {engine.info.device}"] = None
             loaded = load
             asked_last = None
         remarks |= dict.fromkeys(_other_model(step.model, engine.info))
@@ -145,12 +158,17 @@ def replay(
             remarks[f"event {step.event} keeps no {', '.join(sorted(lacking)[:5])}"] = None
         tolerance = tolerance_of(step.model, engine.info)
         for what, recorded, this, allowed in compare(step.numbers, now, tolerance):
-            numbers += 1
+            numbers += recorded is not None
             if not _is_within(recorded, this, allowed):
                 differences.append(Difference(step.event, f"{name}: {printable(what)}", recorded, this, allowed))
             elif isinstance(recorded, float) and 0 < allowed < math.inf:
                 largest = max(largest, abs(recorded - this) / allowed)
-    yield Compared(len(asked), numbers, largest, tuple(differences), tuple(remarks))
+    unread = len(session.warnings) + len(skipped)
+    yield Compared(len(asked), numbers, unread, largest, tuple(differences), tuple(remarks))
+
+
+def _loading(engine: LocalEngine, load: Load) -> Iterator[Progress]:
+    return (reply for reply in engine.answer(load) if isinstance(reply, Progress))
 
 
 def numbers_of(reading: Reading, step: Step) -> Numbers:
@@ -176,10 +194,12 @@ def tolerance_of(recorded: dict[str, Any], info: ModelInfo) -> float:
 
 
 def compare(recorded: Numbers, now: Numbers, tolerance: float) -> Iterator[tuple[str, Any, Any, float]]:
-    """(what, recorded, now, allowed) of every number that was recorded; None where there is none."""
+    """(what, recorded, now, allowed) of every number that was recorded; None where there is none. allowed: inf for one of
+    several tokens that are as likely."""
     for name, value in recorded.items():
         for place, one, other in _leaves(value, now.get(name)):
-            allowed = _allowed(recorded, name, place, one, tolerance)
+            is_tie = _is_tie(recorded, now, name, place, tolerance)
+            allowed = math.inf if is_tie else _allowed(name, one, tolerance, first_is_sure=is_tie is False)
             yield name + "".join(f"[{index}]" for index in place), one, other, allowed
 
 
@@ -197,31 +217,49 @@ def _leaves(one: Any, other: Any, place: tuple[int, ...] = ()) -> Iterator[tuple
         yield place, one, None if isinstance(other, list) else other
 
 
-def _allowed(recorded: Numbers, name: str, place: tuple[int, ...], value: Any, tolerance: float) -> float:
-    if not isinstance(value, int | float) or name in ("tracked", "position"):
+def _allowed(name: str, value: Any, tolerance: float, first_is_sure: bool) -> float:
+    """What a number may differ by. Whole ones are the same or are not, but for ranks and what is counted over a threshold."""
+    if not isinstance(value, int | float):
         return 0.0
+    measure, bounded = name.rpartition(".")[2], min(tolerance, HALF)
+    if measure in RANKS:
+        return 0.0 if value <= 1 and first_is_sure else max(1.0, 10 * bounded * abs(value))
+    if isinstance(value, int):  # bool is one
+        return max(1.0, bounded * value) if name in COUNTS else 0.0
+    return bounded if measure in BOUNDED else tolerance * max(1.0, abs(value))
+
+
+def _is_tie(recorded: Numbers, now: Numbers, name: str, place: tuple[int, ...], tolerance: float) -> bool | None:
+    """Whether what is told of the two top tokens turns on which of them is the more likely, where that cannot be told. None: it
+    does not, or their p is not kept.
+
+    Which two they are must stay; where little is left for both, one that is not kept may be as likely.
+    """
     kind, _, measure = name.rpartition(".")
-    if measure == "top1_count":  # positions; a near tie may turn either way
-        return max(1.0, 10 * tolerance * value)
-    if measure == "rank":  # of an answer, whose ties are not known
-        return max(1.0, 10 * tolerance * abs(value))
-    if measure == "tracked_rank":  # tokens of nearly the same p change places; of the top two it is known
-        if value <= 1 and not _is_tie(recorded, kind, place, tolerance):
-            return 0.0
-        return max(1.0, 10 * tolerance * abs(value))
-    if measure in ("top_ids", "top1_same"):
-        return float("inf") if _is_tie(recorded, "output" if kind == "effect" else kind, place, tolerance) else 0.0
-    return tolerance * max(1.0, abs(value))
-
-
-def _is_tie(recorded: Numbers, kind: str, place: tuple[int, ...], tolerance: float) -> bool:
-    """Whether the two top tokens have the same p within the tolerance: either may come first. The second one may change
-    places with a third that is not kept, where little is left for both."""
+    if measure not in ("top1_same", "tracked_rank", "top_ids"):
+        return None
     try:
-        first, second = recorded[f"{kind}.top_p"][place[0]]
-        return first - second <= tolerance or (place[1:] == (1,) and second <= min(20 * tolerance, 0.1))
+        p_of, at = f"{'output' if kind == 'effect' else kind}.top_p", place[:-1] if measure == "top_ids" else place
+        p = _at(recorded[p_of], at)
+        if measure != "top_ids":
+            return _same_p(p[0], p[1], tolerance) and (measure == "top1_same" or _at(recorded[name], place) <= 1)
+        rank, ids, found = place[-1], _at(recorded[name], at), _at(now[name], place)
+        if found in ids:
+            return _same_p(p[0], p[1], tolerance)
+        return p[rank] <= min(20 * tolerance, 0.1) and _same_p(p[rank], _at(now[p_of], place), tolerance)
     except (LookupError, TypeError, ValueError):
-        return False
+        return None
+
+
+def _at(value: Any, place: tuple[int, ...]) -> Any:
+    for index in place:
+        value = value[index]
+    return value
+
+
+def _same_p(one: float, other: float, tolerance: float) -> bool:
+    """Within the tolerance, or 20 times of it as a share of p: logits are of size 20."""
+    return abs(one - other) <= tolerance * min(1.0, 20 * max(one, other))
 
 
 def _is_within(recorded: Any, now: Any, allowed: float) -> bool:

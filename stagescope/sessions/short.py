@@ -13,15 +13,16 @@ from typing import Any
 import numpy as np
 
 from stagescope.engine import wire
-from stagescope.engine.protocol import Reading, Reply
+from stagescope.engine.protocol import CorpusSweep, Reading, Reply
 
 MOST = 512  # numbers of an array that is kept whole
 MOST_PARTS = 64  # of a list of things that have numbers
 # Of the machine and the hour, or told in the request, or texts; tokens, where nothing tells which of two nearly as likely.
 _NOT_MEASURED = {
-    *("model", "prompt", "tokens", "texts", "rows", "notes", "milliseconds", "cached", "source", "skipped"),
+    *("model", "prompt", "tokens", "texts", "notes", "milliseconds", "cached", "source", "skipped"),
     *("tracked", "top_ids"),
 }
+_ASKED_FOR = {"Sweep": {"rows"}, "CorpusSweep": {"rows"}}  # schedules; the rows of neurons were found
 
 Numbers = dict[str, Any]
 
@@ -57,13 +58,16 @@ def of_replies(replies: Sequence[Reply]) -> Numbers:
     for reply in replies:
         seen[name := type(reply).__name__] += 1
         name += f" {seen[name]}" if seen[name] > 1 else ""  # another kind beside does not shift them
-        kept |= {f"{name}.{path}": value for path, value in _walk(*wire.flatten(reply))}
+        data, arrays = wire.flatten(reply)
+        measured = {field: value for field, value in data.items() if field not in _ASKED_FOR.get(type(reply).__name__, ())}
+        kept |= {f"{name}.{path}": value for path, value in _walk(measured, arrays, isinstance(reply, CorpusSweep))}
     return kept
 
 
-def _walk(value: Any, arrays: list[np.ndarray], path: str = "") -> Iterator[tuple[str, Any]]:
+def _walk(value: Any, arrays: list[np.ndarray], pooled: bool, path: str = "") -> Iterator[tuple[str, Any]]:
+    """pooled: top1_same is a share of tokens, not 1 or 0 at each."""
     match value:
-        case {"$array": int(index)} if path.endswith("top1_same") and np.isin(arrays[index], (0, 1, np.nan)).all():
+        case {"$array": int(index)} if path.endswith("top1_same") and not pooled:
             yield path.removesuffix("same") + "count", np.nansum(arrays[index], -1).astype(int).reshape(-1)[:MOST].tolist()
         case {"$array": int(index)}:
             if (kept := _reduced(arrays[index])) is not None:
@@ -71,13 +75,13 @@ def _walk(value: Any, arrays: list[np.ndarray], path: str = "") -> Iterator[tupl
         case dict():
             for name, inner in value.items():
                 if name not in _NOT_MEASURED and not name.startswith("$"):
-                    yield from _walk(inner, arrays, f"{path}.{name}" if path else name)
+                    yield from _walk(inner, arrays, pooled, f"{path}.{name}" if path else name)
         case list() if all(isinstance(inner, (dict, list)) for inner in value):
             for index, inner in enumerate(value[:MOST_PARTS]):
-                yield from _walk(inner, arrays, f"{path}[{index}]")
+                yield from _walk(inner, arrays, pooled, f"{path}[{index}]")
         case list() if len(value) <= MOST and all(isinstance(inner, (int, float, type(None))) for inner in value):
             yield path, [_short(inner) for inner in value]
-        case int() | float():
+        case int() | float() | None:
             yield path, _short(value)
 
 
