@@ -14,7 +14,7 @@ from rich.cells import cell_len
 from rich.table import Table
 from rich.text import Text
 
-from stagescope.engine.compare_messages import Comparison
+from stagescope.engine.compare_messages import Comparison, TakeComparison
 from stagescope.engine.protocol import (
     Attribution,
     Census,
@@ -67,6 +67,7 @@ class Answer(Told):
     request: Request | None  # None: of a reply by itself, however it came
     replies: tuple[Reply, ...]
     position: int = -1  # the token looked at, where there is one; negative counts from the end
+    other: Load | None = None  # that read b of a comparison; None: the one above
 
     @property
     def last(self) -> Reply:
@@ -80,22 +81,27 @@ class Answer(Told):
 def as_json(answer: Answer) -> dict[str, Any]:
     """The JSON that the command of this kind prints with --json. Of an Evidence, which several commands print: all that
     they do. NaN is null; texts of tokens are harmless, the prompt is as it was typed."""
-    return _told(answer).json(answer)
+    return _report(answer).json(answer)
 
 
 def as_text(answer: Answer, width: int = 120) -> list[Text | Table]:
     """The lines that the command of this kind prints, in `width` cells where it can keep to them."""
-    return _told(answer).text(answer, width)
+    return _report(answer).text(answer, width)
 
 
 def as_numbers(answer: Answer) -> Numbers:
     """Long form: of a reading a line a depth and position; of a sweep a line a schedule and prompt (reports/numbers.py)."""
-    return _told(answer).numbers(answer)
+    return _report(answer).numbers(answer)
 
 
 def title(answer: Answer) -> str:
     """In a few words, harmless: what was asked of which model."""
-    return f"{printable(_told(answer).title(answer))} · {printable(answer.info.name)}"
+    return f"{printable(_report(answer).title(answer))} · {printable(answer.info.name)}"
+
+
+def position_of(request: Request) -> int:
+    """The token looked at, as far as the request says which: of two readings the first one's."""
+    return request.a.position if isinstance(request, TakeComparison) else getattr(request, "position", -1)
 
 
 def collected(replies: Sequence[Reply]) -> tuple[Reply, ...]:
@@ -184,7 +190,7 @@ def _quoted(text: str) -> str:
 # ------------------------------------------------------------------------------------------------ the table
 
 
-class _Told(NamedTuple):
+class _Report(NamedTuple):
     """How one kind is told. width: cells there are."""
 
     title: Callable[[Answer], str]
@@ -193,102 +199,102 @@ class _Told(NamedTuple):
     numbers: Callable[[Answer], Numbers]
 
 
-def _told(answer: Answer) -> _Told:
+def _report(answer: Answer) -> _Report:
     return _KINDS[type(answer.last)]
 
 
-_KINDS: dict[type, _Told] = {
-    Reading: _Told(
+_KINDS: dict[type, _Report] = {
+    Reading: _Report(
         lambda a: _run(a.last),
         _reading_json,
         lambda a, width: report.reading_text(a.last, a.position),
         lambda a: answer_numbers.of_reading(a.last),
     ),
-    Sweep: _Told(
+    Sweep: _Report(
         _of_sweep,
         lambda a: sweep_report.sweep_json(sweeps(a)),
         lambda a, width: sweep_table.sweep_text(sweeps(a), width),
         lambda a: Numbers(*sweep_report.row_numbers(sweeps(a))),
     ),
-    CorpusSweep: _Told(
+    CorpusSweep: _Report(
         lambda a: f"sweep of {_kinds(row.kind for row in a.last.rows)} over {a.last.source}",
         lambda a: sweep_report.corpus_json(a.last),
         lambda a, width: sweep_table.sweep_text(a.last, width),
         lambda a: Numbers(*sweep_report.row_numbers(a.last)),
     ),
-    Evidence: _Told(
+    Evidence: _Report(
         lambda a: f"attention, norms{', lens' if a.last.lenses else ''} over {a.last.source}",
         _evidence_json,
         _evidence_text,
         lambda a: answer_numbers.of_evidence(a.last),
     ),
-    LensCurves: _Told(
+    LensCurves: _Report(
         lambda a: f"both lenses at position {a.last.position} of {_run(a.last)}",
         lambda a: lens_report.lens_json(a.last),
         lambda a, width: lens_report.lens_text(a.last, width),
         lambda a: answer_numbers.of_lens(a.last),
     ),
-    Census: _Told(
+    Census: _Report(
         lambda a: "census of neurons",
         lambda a: neurons_report.neurons_json(a.last, a.info),
         lambda a, width: neurons_report.neurons_text(a.last, None, width),
         lambda a: answer_numbers.of_census(a.last),
     ),
-    Neurons: _Told(
+    Neurons: _Report(
         lambda a: _of_neurons(a.last),
         lambda a: neurons_report.neurons_json(a.find(Census), a.info, a.last),
         lambda a, width: neurons_report.neurons_text(a.find(Census), a.last, width),
         lambda a: answer_numbers.of_neurons(a.last, a.find(Census)),
     ),
-    StageMap: _Told(
+    StageMap: _Report(
         lambda a: f"stages over {a.last.source}",
         lambda a: stages_report.stages_json(a.last, a.last.model),
         lambda a, width: stages_report.stages_text(a.last, max(width, 60)),
         lambda a: answer_numbers.of_stages(a.last),
     ),
-    HeadScores: _Told(
+    HeadScores: _Report(
         lambda a: f"sub-joiner heads over {a.last.source}",
         lambda a: heads_report.heads_json(a.last),
         lambda a, width: heads_report.heads_text(a.last, width),
         lambda a: answer_numbers.of_heads(a.last),
     ),
-    HeadPattern: _Told(
+    HeadPattern: _Report(
         lambda a: f"head {a.last.layer}.{a.last.head} on {_run(a.last)}",
         lambda a: heads_report.pattern_json(a.last),
         lambda a, width: heads_report.pattern_text(a.last, width),
         lambda a: answer_numbers.of_pattern(a.last),
     ),
-    Attribution: _Told(
+    Attribution: _Report(
         lambda a: f"attribution at position {a.position % len(a.last.tokens)} of {_run(a.last)}",
         lambda a: attribution_report.attribution_json(a.last, a.position),
         lambda a, width: attribution_report.attribution_text(a.last, a.position, width),
         lambda a: answer_numbers.of_attribution(a.last),
     ),
-    Similarity: _Told(
+    Similarity: _Report(
         lambda a: f"layers compared over {a.last.source}",
         lambda a: similarity_report.similarity_json(a.last),
         lambda a, width: similarity_report.similarity_text(a.last, width),
         lambda a: answer_numbers.of_similarity(a.last),
     ),
-    Probe: _Told(
+    Probe: _Report(
         lambda a: f"probes whether the next token {a.last.asked} over {a.last.source}",
         lambda a: probe_report.probe_json(a.last),
         lambda a, width: probe_report.probe_text(a.last, width),
         lambda a: answer_numbers.of_probe(a.last),
     ),
-    Comparison: _Told(
+    Comparison: _Report(
         lambda a: _of_two(a.last),
         lambda a: compare_report.comparison_json(a.last, a.position),
         lambda a, width: compare_report.comparison_text(a.last, a.position, width),
         lambda a: Numbers(*compare_report.comparison_numbers(a.last)),
     ),
-    Generation: _Told(
+    Generation: _Report(
         lambda a: _of_texts(a.last),
         lambda a: generation_report.generation_json(a.last),
         lambda a, width: generation_report.generation_text(a.last, width),
         lambda a: Numbers(*generation_report.generation_numbers(a.last)),
     ),
-    Token: _Told(
+    Token: _Report(
         lambda a: f"the token “{visible(a.last.text)}”",
         lambda a: _token_json(a.last),
         lambda a, width: [Text(f"{a.last.id}  {visible(a.last.text)}")],

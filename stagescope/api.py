@@ -23,9 +23,9 @@ from types import FrameType
 from typing import Any, TypeVar
 
 from stagescope import console, showing
-from stagescope.answers import Answer, collected
-from stagescope.commands.arguments import expect_file
+from stagescope.answers import Answer, collected, position_of
 from stagescope.engine.compare_messages import Comparison, TakeComparison
+from stagescope.engine.documents import expect_file
 from stagescope.engine.local import LocalEngine
 from stagescope.engine.protocol import (
     DEFAULT_MODEL,
@@ -281,7 +281,7 @@ class Model:
             yield between(mine, a, theirs, b)
 
         (found,) = _replies((mine, theirs), both(), self.progress)
-        return _with(found, Answer(self._load, self.info, asked, (found,), a.position))
+        return _with(found, Answer(self._load, self.info, asked, (found,), position_of(asked), other._load))
 
     def generate(
         self,
@@ -313,7 +313,7 @@ class Model:
         replies: tuple[Reply, ...] = ()
         for reply in _replies((engine,), engine.answer(request), self.progress):
             replies = collected((*replies, reply))
-        answer = Answer(self._load, engine.info, request, replies, _position(request))
+        answer = Answer(self._load, engine.info, request, replies, position_of(request))
         for reply in replies:  # what rests on others is told with them; a sweep by itself, Sweeps tell all
             alone = reply is not answer.last or isinstance(reply, Sweep)
             _with(reply, replace(answer, replies=(reply,)) if alone else answer)
@@ -412,10 +412,6 @@ def _interruptible(engines: Sequence[LocalEngine]) -> Iterator[None]:
         for engine in engines:
             engine.checkpoint = lambda: None
     checkpoint()  # it came after the last block
-
-
-def _position(request: Request) -> int:
-    return request.a.position if isinstance(request, TakeComparison) else getattr(request, "position", -1)
 
 
 def _with(reply: Found, answer: Answer) -> Found:

@@ -26,6 +26,7 @@ from stagescope.engine.protocol import (
     Census,
     CorpusSweep,
     Evidence,
+    Generation,
     HeadPattern,
     HeadScores,
     LensCurves,
@@ -98,8 +99,6 @@ def answer_of(told: Told) -> Answer | None:
     known."""
     if isinstance(told, Answer):
         return told
-    if isinstance(told, Answer):
-        return told
     if (asked := told._asked) is not None:
         return replace(asked, replies=tuple(told if reply is None else reply for reply in asked.replies))
     replies = tuple(told) if isinstance(told, tuple) else (told,)
@@ -141,6 +140,7 @@ _SIZES: dict[type, Callable[[Any], str]] = {
     Similarity: lambda r: f"{r.model.n_layers} layers over {r.tokens_scored:,} tokens",
     Probe: lambda r: f"{len(r.neurons)} neurons, {len(r.ensembles)} ensembles",
     Comparison: lambda r: "{} pairs of depths x {} tokens".format(*r.kl_nats.shape),
+    Generation: lambda r: "{} texts x {} tokens".format(*r.ids.shape),
 }
 
 told.teller = sys.modules[__name__]

@@ -8,6 +8,7 @@ import itertools
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -26,10 +27,12 @@ from rich.console import Console
 from transformers import AutoTokenizer
 
 import stagescope as ss
+from stagescope import showing
 from stagescope.answers import Answer, collected
 from stagescope.engine import fake, protocol
 from stagescope.engine.local import LocalEngine
 from stagescope.engine.told import Told
+from stagescope.exports import again
 
 PROMPT, OTHER = "the quick brown fox", "a lazy dog"  # 17 and 9 tokens, of which the first is the prefix
 N, D_VOCAB, END = tiny_models.N_LAYERS, tiny_models.N_TOKENS, tiny_models.END
@@ -585,6 +588,13 @@ def test_a_line_names_kind_prompt_edit_model_and_size(m) -> None:
     assert repr(m.read(PROMPT, "drop 2")) == f"<Reading “{PROMPT}”, drop 2 · {name} · 6 depths x 17 tokens>"
     assert repr(m.pattern(PROMPT, 1, 3)) == f"<HeadPattern head 1.3 on “{PROMPT}” · {name} · 17 x 17 tokens>"
     assert repr(m.sweep(PROMPT, OTHER)).startswith(f"<Sweeps sweep of drops, swaps over 2 prompts · {name} · ")
+    assert repr(m.generate(PROMPT, "drop 2", tokens=3)).endswith(f"drop 2 · {name} · 2 texts x 3 tokens>")
+
+
+def test_a_line_of_every_kind_says_how_much_there_is(answers) -> None:
+    for told in answers.values():
+        if not isinstance(told, Answer):  # a token has no size
+            assert re.search(r" · joiner\d+ · .*\d", repr(told)), repr(told)
 
 
 @pytest.mark.usefixtures("home")
@@ -792,6 +802,18 @@ def test_two_models_are_compared_as_their_readings_say(m, other) -> None:
     assert (found.a.model.fingerprint, found.b.model.fingerprint) == (m.info.fingerprint, other.info.fingerprint)
     assert found.to_json()["output"]["kl_nats"] == found.effect_kl_nats.tolist()
     assert not m.compare(a, a, other=m).kl_nats.any()
+
+
+def test_a_comparison_knows_what_loaded_each_side(m, llama_dir, other) -> None:
+    a, b = ss.Read(PROMPT, position=3), ss.Read(PROMPT, "drop 2", position=3)
+    with ss.load(str(llama_dir), device="cpu", dtype="bfloat16", cache=False) as half:
+        in_two_dtypes, same = showing.answer_of(m.compare(a, b, other=half)), showing.answer_of(m.compare(a, b, other=m))
+    assert in_two_dtypes.last.a.model.fingerprint == in_two_dtypes.last.b.model.fingerprint  # of the directory
+    assert again.python(in_two_dtypes) == again.command(in_two_dtypes) == ""
+    assert again.python(same) and "--with-model" not in again.command(same)
+    words = shlex.split(again.command(showing.answer_of(m.compare(a, b, other=other))))
+    assert os.path.samefile(words[words.index("--with-model") + 1], other._load.model)  # a name would not be found
+    assert words[words.index("--position") + 1] == "3"
 
 
 def test_models_of_two_vocabularies_are_not_compared(m, joiner) -> None:

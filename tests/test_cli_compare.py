@@ -7,6 +7,8 @@ import json
 import pytest
 import tiny_models
 
+from stagescope.commands import compare
+from stagescope.engine import averages, comparison
 from stagescope.engine.local import LocalEngine
 from stagescope.engine.protocol import Load, Read, TakeComparison
 from stagescope.reports.compare import comparison_numbers
@@ -71,3 +73,14 @@ def test_two_prompts_and_two_models(stagescope, llama_dir, tmp_path):
 def test_what_cannot_be_compared_is_refused(stagescope, words, why):
     result = stagescope("compare", *words, "--json")
     assert result.code == 2 and why in result.err and not result.out
+
+
+@pytest.mark.usefixtures("home")
+def test_what_both_models_are_measured_for_is_shown_meanwhile(stagescope, tmp_path, monkeypatch):
+    shown = []
+    monkeypatch.setattr(compare.Progress, "show", lambda self, stage, done, left: shown.append((stage, done)))
+    other = tiny_models.build("llama", tmp_path / "other", seed=5)
+    ran = stagescope("compare", PROMPT, "--edit", "drop 2 mean", "--with-model", str(other))
+    assert ran.code == 0
+    assert shown.count((averages.STAGE, 0.0)) == 2  # one a model
+    assert any(stage == comparison.STAGE for stage, _ in shown)

@@ -182,7 +182,44 @@ def test_an_answer_is_kept_and_crosses_the_pipe(engine: LocalEngine) -> None:
         assert other.pairs == found.pairs == PAIRS and other.b.schedule == B
         np.testing.assert_array_equal(other.kl_nats, found.kl_nats)
     assert not engine.known(TakeComparison(request.b, request.a))  # KL is of one side
+    # under other names: the same plans, written otherwise, and a text that another had the tokens of
+    others = TakeComparison(Read(PROMPT, "order 0-1 3-5"), Read(PROMPT, "order 0-2 4 3 5"))
+    (renamed,) = engine.known(others)
+    assert [(side.prompt, side.schedule) for side in (renamed.a, renamed.b)] == [(PROMPT, one.schedule) for one in (others.a, others.b)]
     engine.request = replace(engine.request, cache=False)
+
+
+def test_a_kept_answer_has_the_prompts_that_are_asked_for_now(engine: LocalEngine, monkeypatch) -> None:
+    found = compare(engine, Read(PROMPT), Read(OTHER))
+    as_typed_then = replace(found, **{side: replace(getattr(found, side), prompt=side) for side in "ab"})
+    monkeypatch.setattr(comparison.cache, "get", lambda key: as_typed_then)
+    again = comparison.recalled(TakeComparison(Read(PROMPT), Read(OTHER)), engine.info, engine.request, engine.tokenizer)
+    assert (again.a.prompt, again.b.prompt) == (PROMPT, OTHER)
+
+
+def test_of_the_v1_lens_the_last_depth_is_no_output(engine: LocalEngine) -> None:
+    for lens, is_output in (("standard", True), ("v1", False)):
+        alone = comparison.of_readings(whole(engine, A, lens=lens), whole(engine, B, lens=lens))
+        assert not np.isnan(alone.top1_same[-1]).any() and np.isnan(alone.effect_kl_nats).all()
+        for known in (alone.effect_top1_same, alone.effect_entropy_bits):
+            assert (~np.isnan(known)).all() == (~np.isnan(known)).any() == is_output
+
+
+def test_a_comparison_of_two_models_stops_where_either_is_told_to(llama_dir) -> None:
+    one, two = loaded(llama_dir), loaded(llama_dir)
+    stop = []
+
+    def checkpoint() -> None:
+        if stop:
+            raise at_hand.Cancelled
+
+    for engine, other in ((one, two), (two, one)):
+        stop.clear()
+        engine.checkpoint, other.checkpoint = checkpoint, lambda: None
+        two.tell = lambda told: stop.append(told)  # it is under way
+        with pytest.raises(at_hand.Cancelled):
+            comparison.between(one, Read(PROMPT, "drop 1"), two, Read(PROMPT, "drop 2"))
+        assert len(stop) == 1
 
 
 def test_two_readings_by_themselves_tell_what_needs_no_run(engine: LocalEngine) -> None:

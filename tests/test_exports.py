@@ -17,6 +17,7 @@ from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
+import numpy as np
 import pytest
 from sweeps import make_corpus, make_sweep
 
@@ -48,7 +49,7 @@ from stagescope.engine.protocol import (
     TakeSweep,
     Texts,
 )
-from stagescope.exports import again, formats
+from stagescope.exports import again, formats, page
 from stagescope.exports.csv_file import FORMULA
 from stagescope.text import printable, visible
 
@@ -217,6 +218,101 @@ def test_html_of_a_sweep_draws_every_point_and_tables_every_row():
     assert points[: len(table.rows)] == [(row[table.columns.index("kind")], f"{row[kl]:.4g}") for row in table.rows]
     rows = [[cell[2] for cell in row] for of in Page(data).tables for row in of if row[0][0] == "td"]
     assert [(row[0], row[1]) for row in rows] == [(row[1], f"{row[kl]:.3g}") for row in table.rows]
+
+
+def drawn_points(data: bytes) -> dict[tuple[str, str], list[float]]:
+    """(panel, curve) -> what its points tell, in their order."""
+    found: dict[tuple[str, str], list[float]] = {}
+    for panel in data.decode().split('<svg class="chart"')[1:]:
+        name = re.search(r'font-weight="600">([^<]*)<', panel)[1]
+        for curve, _, value in re.findall(r"<title>(.*?), ([\d.]+): ([^<]*)</title>", panel):
+            found.setdefault((name, curve), []).append(float(value.rstrip("%")))
+    return found
+
+
+def test_html_of_both_lenses_draws_each_under_its_own_name():
+    (answer,) = ask(TakeLens(PROMPT, tokens=tuple(range(1, 9))))
+    followed = tuple(replace(token, text=f"t{n}") for n, token in enumerate(answer.last.followed))
+    found = replace(answer.last, followed=followed)
+    points = drawn_points(formats.render(replace(answer, replies=(found,)), "html"))
+    corrected, v1 = 0, 1
+    for lens, name in ((corrected, "corrected"), (v1, "v1")):
+        assert points["entropy", name] == pytest.approx(found.entropy_bits[lens, 1:], rel=1e-3)
+        assert points["KL from the output", name] == pytest.approx(found.kl_final_nats[lens, 1:], rel=1e-3)
+    for n in range(6):
+        assert points["p of tokens, corrected lens", f"t{n}"] == pytest.approx(100 * found.p[corrected, 1:, n], abs=0.051)
+    assert not {name for name in points if name[1] in ("t6", "t7")}  # as many as there are styles
+    assert abs(found.p[0] - found.p[1]).max() > 0.01 and abs(found.entropy_bits[0] - found.entropy_bits[1])[1:].max() > 0.1
+
+
+# ------------------------------------------------------------------------------------- what stands above, and marks
+
+
+def facts(answer: Answer) -> dict[str, str]:
+    return dict(page.facts(answer))
+
+
+def test_a_comparison_names_both_sides():
+    a, b = "a b c d", "a b c e"
+    (answer,) = ask(TakeComparison(Read(a, "drop 3"), Read(b, "swap 1 2")))
+    told = facts(replace(answer, position=-1))
+    assert (told["schedule A"], told["schedule B"], told["prompt A"], told["prompt B"]) == ("drop 3", "swap 1 2", a, b)
+    assert told["model"].startswith("smollm2-135m: ") and told["lens"] == "standard" and told["looked at"] == "position 4, ·d and ·e"
+    assert page.looked_at(answer) == 4 and page.tokens_of(answer) == ()  # of one prompt or of none
+
+    found = answer.last
+    other = replace(found.b, prompt=a, schedule="drop 3", model=replace(found.b.model, dtype="bfloat16", noise_kl=2e-3))
+    two = replace(answer, replies=(replace(found, b=other),), position=1)
+    told = facts(two)
+    assert told["schedule"] == "drop 3" and told["prompt"] == a and told["looked at"] == "position 1, a"
+    assert "run in float32" in told["weights A"] and told["weights B"].endswith("run in bfloat16 on cpu; noise floor KL 0.002 nats")
+    assert page.tokens_of(two) == found.a.tokens
+    named = replace(two, replies=(replace(found, b=replace(other, model=replace(other.model, name="half")), a=found.a),))
+    assert facts(named)["model A"].startswith("smollm2-135m:") and facts(named)["model B"].startswith("half:")
+    for extension in ("html", "md"):
+        shown = formats.render(two, extension).decode()
+        assert "bfloat16" in shown and "weights B" in shown
+
+
+def test_a_reading_says_where_it_is_looked_at_and_what_came_of_it():
+    plain, edited, sweep = ask(Read(PROMPT, lens="v1"), Read(PROMPT, "drop 3"), TakeSweep((PROMPT, "b"), ("drop",)))
+    told = facts(replace(plain, position=1))
+    assert told["lens"] == "v1" and told["looked at"] == "position 1, The" and told["schedule"] == "none: the baseline"
+    assert "effect" not in told and told["output"]
+    assert page.looked_at(replace(plain, position=1)) == 1 and page.looked_at(plain) == len(plain.last.tokens) - 1
+    told = facts(edited)
+    assert told["schedule"] == "drop 3" and told["effect"].startswith("at position 6: KL") and "output" not in told
+    assert [told for name, told in page.facts(sweep) if name == "prompt"] == [PROMPT, "b"]
+    assert page.tokens_of(sweep) == () and page.looked_at(sweep) is None
+    (trace, alone) = ask(TakeSweep((PROMPT,), ("trace",), position=2), TakeSweep((PROMPT,)))
+    assert page.looked_at(trace) == 2 and page.looked_at(alone) is None and page.tokens_of(alone) == alone.last.tokens
+    lens, attribution = ask(TakeLens(PROMPT, position=2), TakeAttribution(PROMPT))
+    assert page.looked_at(lens) == 2 and page.looked_at(replace(attribution, position=3)) == 3
+
+
+def test_what_a_text_was_counted_over_is_told():
+    corpus = make_corpus(("drop",), 6)
+    told = facts(Answer(Load(), corpus.model, None, (corpus,)))
+    assert told["over"] == f"{corpus.source}: {corpus.tokens_scored:,} tokens of {corpus.documents:,} documents"
+    assert "prompt" not in told and "schedule" not in told
+
+
+def test_a_change_within_rounding_is_none():
+    (answer,) = ask(Read(PROMPT, "drop 3"))
+    found = answer.last
+    kl, same = np.zeros_like(found.kl_nats), np.ones_like(found.top1_same)
+    kl[:, 2] = [0, 0.01, 0.1, 0.11, 5, np.nan]
+    same[4, 2] = 0
+
+    def marks(floor: float, **changes) -> list[str]:
+        reading = replace(found, kl_nats=kl, top1_same=same, model=replace(found.model, noise_kl=floor), **changes)
+        return [row.mark for row in page.stack(reading, 2)[::-1] if row.depth is not None]
+
+    assert marks(0.1 + 1e-7) == ["", "", "", "changed", "another top", "changed"]
+    assert marks(0.0) == marks(-1.0) == marks(math.nan) == ["", "changed", "changed", "changed", "another top", "changed"]
+    assert set(marks(0.0, baseline=None)) == {""}
+    rows = page.stack(found, 2)
+    assert [row.name for row in rows] == ["5", "4", "3", "2", "1", "0", "e"] and rows[2] == page.Row("3", None, "not run")
 
 
 # ------------------------------------------------------------------------------------------------- Markdown
@@ -421,7 +517,10 @@ def test_what_cannot_be_a_file_is_refused_and_told(tmp_path, overwrite):
 
 
 @pytest.mark.parametrize("overwrite", [False, True])
-@pytest.mark.parametrize("number, advice", [(errno.ENOSPC, "free some space"), (errno.EROFS, "a folder that you can write")])
+@pytest.mark.parametrize(
+    "number, advice",
+    [(errno.ENOSPC, "free some space"), (errno.EDQUOT, "free some space"), (errno.EROFS, "a folder that you can write")],
+)
 def test_a_write_that_fails_leaves_what_was_there(tmp_path, monkeypatch, overwrite, number, advice):
     path = tmp_path / "a.json"
     if overwrite:

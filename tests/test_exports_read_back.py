@@ -10,6 +10,7 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 
 import nbformat
 import numpy as np
@@ -23,12 +24,18 @@ from test_exports import HOSTILE as UNPRINTABLE
 from test_exports import Page, lines_of
 
 import stagescope as ss
+from stagescope import __version__
 from stagescope.answers import Answer, as_json, as_numbers, title
 from stagescope.engine import wire
-from stagescope.exports import formats
+from stagescope.exports import again, formats
 
 PROMPT = "the quick brown fox"
 HOSTILE = UNPRINTABLE.replace("\ud800", "")  # half a character no tokenizer takes
+COMMANDS = {
+    **{ss.Read: "read", ss.TakeSweep: "sweep", ss.TakeLens: "lens", ss.TakeEvidence: "attention", ss.TakeCensus: "neurons"},
+    **{ss.ShowNeurons: "neurons", ss.TakeSimilarity: "similarity", ss.ShowPattern: "heads", ss.TakeAttribution: "attribution"},
+    **{ss.TakeComparison: "compare", ss.Generate: "generate"},
+}
 FORMATS_OF_ANSWERS = [format.extension for format in formats.FORMATS if format.module]
 
 
@@ -70,6 +77,8 @@ def test_parquet_in_pyarrow_and_pandas(answers):
         assert list(zip(*(column.to_pylist() for column in table.columns), strict=True)) == numbers.rows
         about = {key.decode(): value.decode() for key, value in table.schema.metadata.items()}
         assert about["title"] == title(answer) and json.loads(about["model"])["n_layers"] == answer.info.n_layers
+        assert about["stagescope"] == __version__ and about["command"] == again.command(answer)
+        assert about["command"].startswith(f"stagescope {COMMANDS[type(answer.request)]} ") or isinstance(answer.request, ss.TakeLens)
         lines_of("\n".join(about.values()).encode())  # nothing in it acts
         assert len(pd.read_parquet(io.BytesIO(data))) == len(numbers.rows)
 
@@ -95,6 +104,8 @@ def test_safetensors_hold_every_array_and_the_manifest_says_which(answers, tmp_p
         for reply, told in zip(answer.replies, manifest["replies"], strict=True):
             assert_told(told, reply, found)
         assert wire.unflatten(manifest["request"], []) == answer.request
+        assert wire.unflatten(manifest["load"], []) == answer.load and manifest["other"] is None
+        assert manifest["title"] == title(answer) and manifest["position"] == answer.position
 
 
 def assert_told(told, value, tensors) -> None:
@@ -208,3 +219,11 @@ def test_every_kind_has_every_format(answers):
             assert formats.render(answer, extension)
         assert json.loads(formats.render(answer, "json")) == as_json(answer)
 
+
+def test_of_two_models_a_manifest_says_what_loaded_each(answers):
+    other = replace(answers[0].load, dtype="bfloat16")
+    *_, compared, _ = answers
+    with_both = formats.render(replace(compared, other=other, position=3), "safetensors")
+    manifest = json.loads(json.loads(with_both[8 : 8 + int.from_bytes(with_both[:8], "little")])["__metadata__"]["manifest"])
+    assert wire.unflatten(manifest["other"], []) == other and wire.unflatten(manifest["load"], []) == compared.load
+    assert manifest["position"] == 3

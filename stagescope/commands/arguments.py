@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import errno
 import os
-import stat
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -16,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from stagescope import config
 
 if TYPE_CHECKING:
-    from stagescope.engine.protocol import EngineError, Load, Texts
+    from stagescope.engine.protocol import Load, Texts
 
 
 def load_request(args: argparse.Namespace) -> Load:
@@ -71,6 +69,8 @@ def prompts_of(words: list[str]) -> tuple[str, ...]:
 @contextmanager
 def file_of(word: str | None) -> Iterator[str | None]:
     """The file a word names. Standard input is put into a file, for it is read more than once."""
+    from stagescope.engine.documents import expect_file
+
     expect_file(word)
     if word != "-":
         yield word
@@ -95,23 +95,6 @@ def stdin() -> bytes:
     return sys.stdin.buffer.read() if sys.stdin else b""
 
 
-def expect_file(file: str | None) -> None:
-    """Say that a file is missing, or empty, before a model is loaded for it."""
-    if file in (None, "-"):
-        return
-    try:
-        found = os.stat(file)
-        if stat.S_ISDIR(found.st_mode):
-            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
-    except OSError as error:
-        raise unreadable(file, error) from error
-    if stat.S_ISREG(found.st_mode) and not found.st_size:
-        from stagescope.engine.documents import shown_name
-        from stagescope.engine.protocol import EngineError
-
-        raise EngineError("usage", f"{shown_name(file)} is empty.", "Give a text.")
-
-
 def expect_place(file: str | None, what: str) -> None:
     """Say that a file cannot be written before an hour is spent on it."""
     from stagescope.engine.protocol import EngineError
@@ -119,10 +102,3 @@ def expect_place(file: str | None, what: str) -> None:
 
     if file is not None and (os.path.isdir(file) or not os.access(os.path.dirname(file) or ".", os.W_OK)):
         raise EngineError("error", f"{what} cannot be written to {printable(file)}.", "Give a file in a folder of yours.")
-
-
-def unreadable(file: str, error: OSError) -> EngineError:
-    from stagescope.engine.documents import shown_name
-    from stagescope.engine.protocol import EngineError
-
-    return EngineError("missing", f"cannot read {shown_name(file)} ({error.strerror}).", "Name a text file, or -.")

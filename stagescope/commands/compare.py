@@ -86,7 +86,7 @@ def _between(
 
     one, other = LocalEngine(), LocalEngine()
     shown = Progress(args.quiet)
-    other.tell = lambda told: shown.show(told.stage, told.done, told.seconds_left)
+    one.tell = other.tell = lambda told: shown.show(told.stage, told.done, told.seconds_left)
 
     def work() -> Iterator[Reply]:
         load = load_request(args)

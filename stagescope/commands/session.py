@@ -153,7 +153,7 @@ def answer_at(session: Session, args: argparse.Namespace) -> Iterator[Reply | An
     """What was looked at in the end, or after the event that is named, asked again: Progress and replies, then it. Nothing without."""
     from dataclasses import replace
 
-    from stagescope.answers import Answer, collected
+    from stagescope.answers import Answer, collected, position_of
     from stagescope.engine.local import LocalEngine
     from stagescope.engine.protocol import Progress as Told
     from stagescope.engine.protocol import Read
@@ -164,12 +164,17 @@ def answer_at(session: Session, args: argparse.Namespace) -> Iterator[Reply | An
         return
     load = replace(step.load, **load_changes(args))
     yield from engine.answer(load)
-    request = replace(step.request, part="whole") if isinstance(step.request, Read) else step.request
-    for reply in engine.answer(request):
+    request, is_reading = step.request, isinstance(step.request, Read)
+    if is_reading:  # of the token that the cursor was at, by then another than it was asked for
+        request = replace(request, position=step.position)
+    for reply in engine.answer(replace(request, part="whole") if is_reading else request):
         yield reply
         if not isinstance(reply, Told):
             came.append(reply)
-    yield Answer(load, engine.info, step.request, collected(came), -1 if step.position is None else step.position)
+    at = position_of(request)
+    if is_reading and at == len(came[-1].tokens) - 1:  # the last one is what a reading is of where nothing is said
+        request = replace(request, position=-1)
+    yield Answer(load, engine.info, request, collected(came), at)
 
 
 def _filmed(session: Session, until: int, extension: str, args: argparse.Namespace) -> bytes:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from stagescope import config
-from stagescope.commands.arguments import expect_file, expect_place, load_request, prompts_of, stdin, unreadable
+from stagescope.commands.arguments import expect_place, load_request, prompts_of, stdin
 from stagescope.console import fail, last, print_json, print_lines, print_text, say, width
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 def sweep(args: argparse.Namespace) -> int:
     load, glyphs = load_request(args), config.value("glyphs", args.glyphs)
+    from stagescope.engine.documents import expect_file
     from stagescope.engine.local import LocalEngine
     from stagescope.engine.protocol import EngineError, FindToken, ModelInfo, Sweep, SweepCorpus, TakeSweep
 
@@ -91,7 +92,7 @@ def _continued(swept: list[Sweep] | CorpusSweep, n_tokens: int | None) -> list[G
 
 
 def _schedule_lines(file: str | None) -> list[str]:
-    from stagescope.engine.documents import shown_name
+    from stagescope.engine.documents import shown_name, unreadable
     from stagescope.engine.protocol import EngineError
 
     try:

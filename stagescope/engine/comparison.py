@@ -128,8 +128,10 @@ def between(engine_a: AtHand, read_a: Read, engine_b: AtHand, read_b: Read) -> C
         if uses_means(asked.plan):
             for progress in engine.measure_averages():
                 engine.tell(progress)
+
     def step(fraction: float) -> None:
-        engine_b.checkpoint()
+        for engine, _ in sides:
+            engine.checkpoint()
         engine_b.tell(Progress(STAGE, fraction))
 
     with engine_a.memory_told(), engine_b.memory_told():

@@ -9,8 +9,11 @@ standard text (standard_text.py), of which each window is a document.
 from __future__ import annotations
 
 import contextlib
+import errno
 import itertools
 import json
+import os
+import stat
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -92,6 +95,24 @@ def shown_name(file: str) -> str:
     if not file:
         return standard_text.name()
     return "standard input" if file == "-" else printable(file)
+
+
+def expect_file(file: str | None) -> None:
+    """Before a model is loaded for it: raises EngineError for a file that is missing, or empty; "-" is none."""
+    if file in (None, "-"):
+        return
+    try:
+        found = os.stat(file)
+        if stat.S_ISDIR(found.st_mode):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+    except OSError as error:
+        raise unreadable(file, error) from error
+    if stat.S_ISREG(found.st_mode) and not found.st_size:
+        raise EngineError("usage", f"{shown_name(file)} is empty.", "Give a text.")
+
+
+def unreadable(file: str, error: OSError) -> EngineError:
+    return EngineError("missing", f"cannot read {shown_name(file)} ({error.strerror}).", "Name a text file, or -.")
 
 
 @contextlib.contextmanager

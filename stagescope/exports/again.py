@@ -10,7 +10,6 @@ from typing import Any
 from stagescope import config
 from stagescope.answers import Answer
 from stagescope.engine.protocol import (
-    Comparison,
     FindHeads,
     Generate,
     LensCurves,
@@ -45,7 +44,7 @@ def python(answer: Answer) -> str:
 def calls(answer: Answer) -> tuple[str, str]:
     """('ss.load("smollm2-135m")', '.read("The capital of France is", schedule="drop 7")'); twice "" as in `python`."""
     request = answer.request
-    if request is None or _is_of_two_models(answer):
+    if request is None or _apart(answer):
         return "", ""
     model = _call("ss.load", answer.load, LOADED)
     if isinstance(request, Read) and request.tracked is None:
@@ -93,7 +92,7 @@ def _words(answer: Answer) -> tuple[list[str], list[str]] | None:
         case TakeSimilarity():
             return ["similarity", *_of_texts(request.texts)], list(request.texts.prompts)
         case TakeLens() if isinstance(answer.last, LensCurves):
-            followed = [word for token in answer.last.followed for word in ("--follow", token.text)]
+            followed = [word for token in answer.last.followed for word in _glued(["--follow", token.text])]
             if any("\\" in word for word in followed):  # its text is not the token's any more, but harmless
                 return None
             return ["lens", *_options(request, schedule="--edit", position="--position"), *followed], [request.prompt]
@@ -103,14 +102,16 @@ def _words(answer: Answer) -> tuple[list[str], list[str]] | None:
             head = f"{request.layer}.{request.head}"
             return ["heads", "--head", head, *_options(request, schedule="--edit")], [request.prompt]
         case TakeAttribution(tracked=None):
-            position = [] if answer.position == -1 else ["--position", str(answer.position)]
+            position = [] if answer.position == -1 else _glued(["--position", str(answer.position)])
             return ["attribution", *_options(request, schedule="--edit"), *position], [request.prompt]
         case TakeProbe(tokens=()):
             return ["probe", *_options(request, file="--corpus", suffix="--suffix", most="--contexts")], []
-        case TakeComparison(a=Read(tracked=None) as a, b=Read(tracked=None) as b) if a.lens == b.lens:
+        case TakeComparison(a=Read(tracked=None, top=8) as a, b=Read(tracked=None, top=8) as b) if a.lens == b.lens and b.prompt != "-":
             second = ["--with-edit", b.schedule] if b.schedule != a.schedule else []
             second += ["--with-prompt", b.prompt] if b.prompt != a.prompt else []
-            second += ["--with-model", answer.last.b.model.name] if _is_of_two_models(answer) else []
+            if (apart := _apart(answer)) not in ([], ["model"]):  # nothing gives the second a dtype of its own
+                return None
+            second += ["--with-model", answer.other.model] if apart else []
             second += ["--position", str(answer.position)] if answer.position not in (-1, len(answer.last.a.tokens) - 1) else []
             return ["compare", *_options(a, schedule="--edit", lens="--lens"), *_glued(second)], [a.prompt]
         case Generate():
@@ -120,9 +121,10 @@ def _words(answer: Answer) -> tuple[list[str], list[str]] | None:
     return None
 
 
-def _is_of_two_models(answer: Answer) -> bool:
-    last = answer.last
-    return isinstance(last, Comparison) and last.a.model.fingerprint != last.b.model.fingerprint
+def _apart(answer: Answer) -> list[str]:
+    """What the model that read b was loaded with otherwise; [] where one model read both."""
+    other = answer.other or answer.load
+    return [name for name in ("model", *LOADED) if getattr(other, name) != getattr(answer.load, name)]
 
 
 def _glued(words: list[str]) -> list[str]:

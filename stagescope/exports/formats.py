@@ -88,7 +88,7 @@ def render(answer: Answer, extension: str) -> bytes:
 
 def refuse(path: Path, overwrite: bool = False) -> None:
     """Before anything is made for a file: raises ExportError where it could not be written, as far as that can be told."""
-    with _told(path := Path(os.path.expanduser(path))):
+    with as_export_error(path := Path(os.path.expanduser(path))):
         if path.is_dir():
             raise ExportError(f"{_shown(path)} is a folder: name a file in it")
         if not path.parent.is_dir():
@@ -105,7 +105,7 @@ def save(path: Path, data: bytes, overwrite: bool = False) -> None:
     `~` is the home folder. A symbolic link stays, and its target is what is overwritten.
     """
     refuse(path, overwrite)
-    with _told(path := Path(os.path.expanduser(path))):
+    with as_export_error(path := Path(os.path.expanduser(path))):
         if overwrite:
             paths.write_atomic(path, data)
             return
@@ -118,7 +118,7 @@ def save(path: Path, data: bytes, overwrite: bool = False) -> None:
 
 
 @contextmanager
-def _told(path: Path) -> Iterator[None]:
+def as_export_error(path: Path) -> Iterator[None]:
     """What a system says of a file, as an ExportError."""
     try:
         yield

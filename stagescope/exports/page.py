@@ -12,7 +12,7 @@ from rich.text import Text
 
 from stagescope import __version__
 from stagescope.answers import Answer, as_text, sweeps
-from stagescope.engine.protocol import Attribution, LensCurves, Reading, Sweep
+from stagescope.engine.protocol import Attribution, Comparison, LensCurves, ModelInfo, Reading, Reply, Sweep
 from stagescope.engine.tokens import Token
 from stagescope.reports.reading import effect
 from stagescope.text import printable, visible
@@ -22,35 +22,63 @@ WIDTH = 160  # cells: nothing is left out of a table, and what is drawn still fi
 
 def facts(answer: Answer) -> list[tuple[str, str]]:
     """Names and what they are, harmless: which model, asked what, when."""
-    info, last = answer.info, answer.last
-    noise = "" if math.isnan(info.noise_kl) else f"; noise floor KL {info.noise_kl:.1g} nats"
-    prefix = f"; prefix token {info.prefix.text} (id {info.prefix.id})" if info.prefix else "; no prefix token"
-    told = [
-        ("model", f"{info.name}: {info.architecture}, {info.n_layers} layers, width {info.d_model:,}{prefix}"),
-        ("weights", f"{info.source}; run in {info.dtype} on {info.device}{noise}"),
-    ]
+    last = answer.last
+    told = _of_two(last) if isinstance(last, Comparison) else _of_one(answer)
+    if isinstance(last, Reading | Comparison):
+        at, sides = looked_at(answer), [last] if isinstance(last, Reading) else [last.a, last.b]
+        words = dict.fromkeys(visible(side.tokens[at].text) for side in sides)
+        told.append(("looked at", f"position {at}, {' and '.join(words)}"))
+    if isinstance(last, Reading):
+        name = "output" if last.baseline is None else "effect"
+        told.append((name, effect(last, at).removeprefix(name).strip()))
+    told.append(("made", f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC by stagescope {__version__}"))
+    return [(name, printable(text)) for name, text in told]
+
+
+def _of_one(answer: Answer) -> list[tuple[str, str]]:
+    last = answer.last
+    told = _model(answer.info)
     prompts = dict.fromkeys(sweep.prompt for sweep in sweeps(answer)) or [getattr(last, "prompt", "")]
     told += [("prompt", prompt) for prompt in prompts if prompt]
     if hasattr(last, "schedule"):
-        told.append(("schedule", last.schedule or "none: the baseline"))
+        told.append(_schedule(last))
     if hasattr(last, "source"):
         counted = hasattr(last, "documents")
         size = f": {last.tokens_scored:,} tokens of {last.documents:,} documents" if counted else ""
         told.append(("over", f"{last.source}{size}"))
-    if isinstance(last, Reading):
-        at = answer.position % len(last.tokens)
-        name = "output" if last.baseline is None else "effect"
-        told += [("lens", last.lens), ("looked at", f"position {at}, {visible(last.tokens[at].text)}")]
-        told.append((name, effect(last, at).removeprefix(name).strip()))
-    told.append(("made", f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC by stagescope {__version__}"))
-    return [(name, printable(text)) for name, text in told]
+    return [*told, ("lens", last.lens)] if isinstance(last, Reading) else told
+
+
+def _of_two(found: Comparison) -> list[tuple[str, str]]:
+    """What both sides share once, the rest of each as "schedule A", "schedule B"."""
+    a, b = ([*_model(side.model), ("prompt", side.prompt), _schedule(side), ("lens", side.lens)] for side in (found.a, found.b))
+    told = []
+    for (name, mine), (_, other) in zip(a, b, strict=True):
+        told += [(name, mine)] if mine == other else [(f"{name} A", mine), (f"{name} B", other)]
+    return told
+
+
+def _model(info: ModelInfo) -> list[tuple[str, str]]:
+    noise = "" if math.isnan(info.noise_kl) else f"; noise floor KL {info.noise_kl:.1g} nats"
+    prefix = f"; prefix token {info.prefix.text} (id {info.prefix.id})" if info.prefix else "; no prefix token"
+    return [
+        ("model", f"{info.name}: {info.architecture}, {info.n_layers} layers, width {info.d_model:,}{prefix}"),
+        ("weights", f"{info.source}; run in {info.dtype} on {info.device}{noise}"),
+    ]
+
+
+def _schedule(last: Reply) -> tuple[str, str]:
+    return "schedule", last.schedule or "none: the baseline"
 
 
 def tokens_of(answer: Answer) -> tuple[Token, ...]:
     """Of the one prompt that was asked about; () where there are none or several."""
     if sweeps(answer):
         return answer.last.tokens if len({sweep.prompt for sweep in sweeps(answer)}) == 1 else ()
-    return getattr(answer.last, "tokens", ())
+    last = answer.last
+    if isinstance(last, Comparison):
+        return last.a.tokens if last.a.prompt == last.b.prompt else ()
+    return getattr(last, "tokens", ())
 
 
 def looked_at(answer: Answer) -> int | None:
@@ -58,6 +86,8 @@ def looked_at(answer: Answer) -> int | None:
     last = answer.last
     if isinstance(last, Reading | Attribution):
         return answer.position % len(last.tokens)
+    if isinstance(last, Comparison):
+        return answer.position % len(last.a.tokens)
     if isinstance(last, Sweep):
         return last.positions[0] if last.kind == "trace" else None
     return last.position if isinstance(last, LensCurves) else None
@@ -90,7 +120,7 @@ def stack(reading: Reading, at: int) -> list[Row]:
 def _mark(reading: Reading, depth: int | None, at: int) -> str:
     if depth is None:
         return "not run"
-    if reading.baseline is None or reading.kl_nats[depth, at] <= max(reading.model.noise_kl, 0):
+    if reading.baseline is None or reading.kl_nats[depth, at] <= max(0, reading.model.noise_kl):  # 0 where that is NaN
         return ""
     return "another top" if reading.top1_same[depth, at] == 0 else "changed"
 

@@ -20,7 +20,7 @@ SCHEMA = "tensors/1"
 def render(answer: Answer) -> bytes:
     """Tensors are called as their fields are: "Reading.entropy_bits", "Reading.baseline.entropy_bits", "Sweep 2.kl_nats".
 
-    The manifest, JSON under "manifest": {"schema", "version", "title", "load", "model", "request", "replies",
+    The manifest, JSON under "manifest": {"schema", "version", "title", "load", "other", "model", "request", "replies",
     "position", "tensors": {name: {"dtype", "shape"}}}. Replies are plain data, {"$tensor": name} for an array.
     """
     tensors: dict[str, np.ndarray] = {}
@@ -31,7 +31,7 @@ def render(answer: Answer) -> bytes:
         seen[kind] = seen.get(kind, 0) + 1
         data, arrays = wire.flatten(reply)
         replies.append(_named(data, arrays, kind if seen[kind] == 1 else f"{kind} {seen[kind]}", tensors))
-    about = {"load": answer.load, "model": answer.info, "request": answer.request}
+    about = {"load": answer.load, "other": answer.other, "model": answer.info, "request": answer.request}
     manifest = {
         "schema": SCHEMA,
         "version": __version__,
