@@ -79,8 +79,8 @@ def told(request, load: Load = Load(), **changes) -> list[str]:
     ("request_", "words"),
     [
         (Read(PROMPT), ["read", "--top", "8", PROMPT]),  # the command's own is 5
-        (Read(PROMPT, top=5), ["read", "--top", "5", PROMPT]),
-        (Read(PROMPT, "drop 3", 2, 3, "v1"), ["read", "--edit", "drop 3", "--position", "2", "--top", "3", "--lens", "v1", PROMPT]),
+        (Read(PROMPT, top=5), ["read", PROMPT]),
+        (Read(PROMPT, "drop 3", 2, 3, "v1"), ["read", "--edit", "drop 3", "--position", "2", "--lens", "v1", "--top", "3", PROMPT]),
         (Read("-1", position=-2), ["read", "--position=-2", "--top", "8", "--", "-1"]),
         (TakeSweep((PROMPT,), ("trace",), position=2), ["sweep", "--kind", "trace", "--position", "2", PROMPT]),
         (TakeSweep((PROMPT, "b"), ("heads", "press"), layer=2), ["sweep", "--kind", "heads,press", "--layer", "2", PROMPT, "b"]),
@@ -130,11 +130,16 @@ def test_the_command_looks_at_the_token_that_was_looked_at(request_):
 
 def test_a_token_followed_is_given_by_its_text_where_that_is_its_own():
     (answer,) = ask(TakeLens(PROMPT, tokens=(5, 7)))
-    five, seven = (replace(token, text=text) for token, text in zip(answer.last.followed, (" Paris", "-x"), strict=True))
+    five, seven = (replace(token, text=text) for token, text in zip(answer.last.followed, (" Paris", " -x"), strict=True))
     followed = replace(answer, replies=(replace(answer.last, followed=(five, seven)),))
-    assert shlex.split(again.command(followed))[1:] == ["lens", "--follow", " Paris", "--follow=-x", PROMPT]
-    harmless = replace(answer, replies=(replace(answer.last, followed=(replace(five, text="\\u{1b}"),)),))
-    assert again.command(harmless) == ""
+    assert shlex.split(again.command(followed))[1:] == ["lens", "--follow", " Paris", "--follow", " -x", PROMPT]
+    for other in ("Paris", "-x", " \\u{1b}"):  # tried with a space first; made harmless
+        unnamed = replace(answer, replies=(replace(answer.last, followed=(replace(five, text=other),)),))
+        assert again.command(unnamed) == ""
+    (reading,) = ask(Read(PROMPT, tracked=7))
+    for text, words in {" Paris": ["--top", "8", "--track", " Paris"], "Paris": None}.items():
+        told = again.command(replace(reading, replies=(replace(reading.last, texts={7: text}),)))
+        assert told == "" if words is None else shlex.split(told)[1:] == ["read", *words, PROMPT]
 
 
 @pytest.mark.parametrize(

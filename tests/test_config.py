@@ -504,13 +504,14 @@ def test_the_example_of_the_docs_is_allowed(file):
 
 
 def test_a_command_to_read_again_means_the_same_here_and_elsewhere(file):
-    from stagescope.engine.protocol import Load
-    from stagescope.screens.words import shell_command
+    from stagescope.engine.protocol import Load, Read
+    from stagescope.exports.again import read_command
 
-    assert shell_command(Load(), "x", "", -1, "standard") == "stagescope read --position=-1 x"
+    asked = Read("x", top=5)
+    assert read_command(Load(), asked) == "stagescope read x"
     file.write_text('model = "gpt2"\ndevice = "cuda:1"\n')
-    told = shell_command(Load(model="gpt2", dtype="float16"), "x", "", -1, "standard")
-    assert told == "stagescope read --position=-1 --model gpt2 --device auto --dtype float16 x"
-    assert "--model smollm2-135m" in shell_command(Load(), "x", "", -1, "standard")
+    told = read_command(Load(model="gpt2", dtype="float16"), asked)
+    assert told == "stagescope read --model gpt2 --device auto --dtype float16 x"
+    assert "--model smollm2-135m" in read_command(Load(), asked)
     file.write_text("broken")
-    assert shell_command(Load(), "x", "", -1, "standard") == "stagescope read --position=-1 x"
+    assert read_command(Load(), asked) == "stagescope read x"

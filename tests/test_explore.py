@@ -16,6 +16,7 @@ from stagescope import actions
 from stagescope.app import StageApp
 from stagescope.engine.fake import FakeEngine
 from stagescope.engine.protocol import Failure, FindToken, Load, Read, TakeAttribution, TakeCensus
+from stagescope.engine.tokens import Token
 from stagescope.model_list import Listed
 from stagescope.screens.ask import Ask, Choose, Confirm
 from stagescope.screens.attention import AttentionScreen
@@ -613,9 +614,16 @@ async def test_quitting_hands_back_the_command_and_closes_the_engine():
     async with running(schedule="drop 3; swap 7 8", load=load, lens="v1") as (app, pilot, engine):
         await pilot.press("left", "q")
         await until(pilot, lambda: app._exit)
-    command = "stagescope read --edit 'drop 3; swap 7 8' --position=4 --lens v1 --dtype bfloat16"
+    command = "stagescope read --edit 'drop 3; swap 7 8' --position 4 --lens v1 --dtype bfloat16"
     assert app.return_value == f"{command} '{PROMPT}'" and app.return_code == 0
     assert engine.closed
+
+
+@pytest.mark.parametrize(("token", "words"), [(" Paris", "--track ' Paris' "), ("Paris", ""), (" \\u{1b}", "")])
+async def test_the_command_names_the_token_that_is_followed_where_its_text_finds_it(token, words):
+    async with running() as (app, _, _):
+        app.explore.track(Token(7, token))
+        assert app.explore.command() == f"stagescope read {words}'{PROMPT}'"
 
 
 async def test_q_asks_when_a_job_runs():

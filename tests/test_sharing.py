@@ -298,4 +298,4 @@ async def test_a_file_asks_for_the_position_that_was_looked_at(here):
         assert "schedule='drop 2', position=3)" in await written(pilot, here / "a.py")
         await pilot.press("y", "y")
         await until(pilot, lambda: app.clipboard.startswith("stagescope"))
-        assert "--position=3" in app.clipboard
+        assert "--position 3" in app.clipboard

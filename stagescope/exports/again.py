@@ -31,6 +31,7 @@ from stagescope.engine.protocol import (
 )
 from stagescope.text import printable
 
+TOP = 5  # tokens that `read` prints where nothing is said
 LOADED = ("device", "dtype", "bos", "chat")  # what the numbers depend on; the rest is of the machine
 
 
@@ -54,12 +55,20 @@ def calls(answer: Answer) -> tuple[str, str]:
 
 def command(answer: Answer) -> str:
     """ "stagescope read --edit 'drop 7' 'The capital of France is'"; "" where no command line asks for the same."""
-    words = _words(answer)
+    return _line(answer.load, _words(answer))
+
+
+def read_command(load: Load, request: Read, tracked: str = "") -> str:
+    """The same of a reading that may not be there yet. tracked: the text of the token that it follows."""
+    return _line(load, _read_words(request, tracked))
+
+
+def _line(load: Load, words: tuple[list[str], list[str]] | None) -> str:
     if words is None or not all(_can_be_given(word) for word in (*words[0], *words[1])):
         return ""
     options, texts = words
     ends = ["--"] if any(text.startswith("-") for text in texts) else []
-    return " ".join(["stagescope", *map(_quoted, [*options, *_load_options(answer.load), *ends, *texts])])
+    return " ".join(["stagescope", *map(_quoted, [*options, *_load_options(load), *ends, *texts])])
 
 
 def _can_be_given(word: str) -> bool:
@@ -71,9 +80,8 @@ def _words(answer: Answer) -> tuple[list[str], list[str]] | None:
     """The command with its options, and its texts. None: it would need a token's text, a file of schedules, or there is none."""
     request = answer.request
     match request:
-        case Read(tracked=None):
-            read = _options(request, schedule="--edit", position="--position", top="--top", lens="--lens")
-            return ["read", *read, *(["--top", "8"] if request.top == 8 else [])], [request.prompt]
+        case Read():
+            return _read_words(request, getattr(answer.last, "texts", {}).get(request.tracked, ""))
         case TakeSweep(schedules=(), tracked=None):
             names = {"kinds": "--kind", "layer": "--layer", "position": "--position"}
             return ["sweep", *_options(request, **names)], list(request.prompts)
@@ -92,9 +100,9 @@ def _words(answer: Answer) -> tuple[list[str], list[str]] | None:
         case TakeSimilarity():
             return ["similarity", *_of_texts(request.texts)], list(request.texts.prompts)
         case TakeLens() if isinstance(answer.last, LensCurves):
-            followed = [word for token in answer.last.followed for word in _glued(["--follow", token.text])]
-            if any("\\" in word for word in followed):  # its text is not the token's any more, but harmless
+            if not all(_can_be_named(token.text) for token in answer.last.followed):
                 return None
+            followed = [word for token in answer.last.followed for word in ("--follow", token.text)]
             return ["lens", *_options(request, schedule="--edit", position="--position"), *followed], [request.prompt]
         case FindHeads():
             return ["heads", *_options(request, file="--corpus", pieces="--pieces")], []
@@ -119,6 +127,22 @@ def _words(answer: Answer) -> tuple[list[str], list[str]] | None:
             edits = [word for schedule in request.schedules for word in _glued(["--edit", schedule])]
             return ["generate", *edits, *_options(request, **names)], [request.prompt]
     return None
+
+
+def _read_words(request: Read, tracked: str) -> tuple[list[str], list[str]] | None:
+    words = _options(request, schedule="--edit", position="--position", lens="--lens")
+    words += ["--top", str(request.top)] if request.top != TOP else []
+    if request.tracked is not None:
+        if not _can_be_named(tracked):
+            return None
+        words += ["--track", tracked]
+    return ["read", *words], [request.prompt]
+
+
+def _can_be_named(token: str) -> bool:
+    """Whether a command finds the token by its text: not one without a space before it, as that is tried with one first, nor
+    one whose text was made harmless."""
+    return token.startswith(" ") and "\\" not in token
 
 
 def _apart(answer: Answer) -> list[str]:

@@ -14,6 +14,7 @@ from stagescope.engine.protocol import LENSES, MOST_PROMPTS, FindToken
 from stagescope.engine.question import shape
 from stagescope.engine.schedule import Schedule, ScheduleError, parse, resolve
 from stagescope.engine.tokens import Token
+from stagescope.exports import again
 from stagescope.screens import deck, words
 from stagescope.screens.ask import Ask, Confirm
 from stagescope.screens.edits import CannotEdit, key_edit
@@ -303,8 +304,10 @@ class ExploreKeys(Frame):
 
     def command(self) -> str:
         """The shell command that prints this reading."""
-        position = self.position(self.output) if self.output else self.at
-        return words.shell_command(self.load, self.prompt, str(self.schedule), position, self.lens)
+        at = self.position(self.output) if self.output else self.at
+        request = replace(self.wanted(), position=-1 if at == len(self.tokens) - 1 else at, top=again.TOP)
+        told = again.read_command(self.load, request, self.tracked_text)
+        return told or again.read_command(self.load, replace(request, tracked=None))  # what else there is to say of it
 
     async def action_models(self) -> None:
         entries = await asyncio.to_thread(self.models)  # looks through the disk

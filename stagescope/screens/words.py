@@ -1,21 +1,20 @@
-"""The words of the explore screen's single lines: header, jobs, failures, footer, and the command that gives
-the same reading in a shell. Plain functions of data, all text harmless."""
+"""The words of the explore screen's single lines: header, jobs, failures, footer. Plain functions of data, all text harmless."""
 
 from __future__ import annotations
 
 import math
 import re
-import shlex
 from collections.abc import Collection
 
 from rich.cells import cell_len
 from textual.content import Content
 
-from stagescope import actions, config
-from stagescope.engine.protocol import Failure, Load, ModelInfo, Progress, Reading
+from stagescope import actions
+from stagescope.engine.protocol import Failure, ModelInfo, Progress, Reading
 from stagescope.engine.schedule import ScheduleError
 from stagescope.screens.widgets.glyphs import number
 from stagescope.text import fit, printable
+
 EMPTY = "the prompt is empty: type one"
 UNKNOWN = "the model's layers are not known yet"
 
@@ -106,30 +105,3 @@ def footer(width: int, place: str, without: Collection[str] = ()) -> Content:
         words = Content.assemble(key, " ", (action.label, "$foreground"))
         parts += [words.stylize(f"@click=screen.{action.name}()"), "  "]
     return Content.assemble(*parts)
-
-
-def shell_command(load: Load, prompt: str, schedule: str, position: int, lens: str) -> str:
-    """The command line that gives the same reading; flags only where they differ from the defaults or the settings."""
-    words = ["stagescope", "read"]
-    words += ["--edit", schedule] if schedule else []
-    words += [f"--position={position}"]
-    words += ["--lens", lens] if lens != "standard" else []
-    words += config.flags(load, ("model", "device", "dtype", "threads", "bos"))
-    is_on = {"--chat": load.chat, "--no-cache": not load.cache, "--offline": load.offline}
-    words += [flag for flag in is_on if is_on[flag]]
-    return " ".join(map(shell_quote, [*words, *(["--"] if prompt.startswith("-") else []), prompt]))
-
-
-def shell_quote(word: str) -> str:
-    r"""shlex.quote, but with every character that could act on a terminal as $'\u001b' (bash, zsh, ksh)."""
-    if printable(word) == word:
-        return shlex.quote(word)
-
-    def spelled(character: str) -> str:
-        if character in "\\'":
-            return "\\" + character
-        if printable("a" + character) == "a" + character:
-            return character
-        return {"\n": "\\n", "\t": "\\t"}.get(character, f"\\U{ord(character):08x}")
-
-    return "$'" + "".join(map(spelled, word)) + "'"
