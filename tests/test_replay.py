@@ -333,7 +333,8 @@ def test_a_session_is_listed_shown_named_and_exported(recorded, run, tmp_path):
 @pytest.mark.parametrize(
     ("words", "code", "told"),
     [(("show", "nobody"), 3, "there is no session nobody"), (("replay",), 2, "SESSION"), ((), 2, "ACTION"),
-     (("export", "last", "x.doc"), 1, "does not say which format"), (("export", "last", "x.json", "--event", "99"), 2, "no 99"),
+     (("export", "last", "x.doc"), 1, "does not say which format it is: end its name in one of .json"),
+     (("export", "last", "x.doc"), 1, ".jsonl"), (("export", "last", "x.json", "--event", "99"), 2, "no 99"),
      (("note", "last", " "), 2, "empty"), (("replay", "last", "--model", "/no/such"), 3, "/no/such")],
 )  # fmt: skip
 def test_mistakes_are_told(recorded, run, words, code, told):

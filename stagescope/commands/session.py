@@ -124,7 +124,7 @@ def _export(session: Session, args: argparse.Namespace) -> int:
     path = Path(os.path.expanduser(args.file))
     extension = path.suffix.lower().removeprefix(".")
     if extension != "jsonl":
-        formats.format_of(path)
+        formats.format_of(path, also=("jsonl",))
     if args.event is not None and not 0 <= args.event < len(session.events):
         say(f"stagescope: the session has events 0 to {len(session.events) - 1}, there is no {args.event}.")
         return 2

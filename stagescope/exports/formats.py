@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
@@ -55,11 +55,11 @@ FORMATS = (
 _BY_EXTENSION = {format.extension: format for format in FORMATS}
 
 
-def format_of(path: Path) -> Format:
-    """By extension. Raises ExportError naming those there are."""
+def format_of(path: Path, also: Sequence[str] = ()) -> Format:
+    """By extension. Raises ExportError naming those there are, and those that who asks knows as well."""
     if found := _BY_EXTENSION.get(Path(path).suffix.lower().removeprefix(".")):
         return found
-    known = ", ".join(f".{extension}" for extension in _BY_EXTENSION)
+    known = ", ".join(f".{extension}" for extension in (*_BY_EXTENSION, *also))
     raise ExportError(f"{_shown(path)} does not say which format it is: end its name in one of {known}")
 
 
