@@ -267,6 +267,9 @@ def test_what_cannot_be_asked_again_is_told(recorded, run):
         ("X.rank", 1000, 1009, SAME, False),
         ("X.rank", 1000, 1011, SAME, True),
         ("X.rank", 10, 1, OTHER_DTYPE, True),
+        ("X.rank", 1, 10, OTHER_DTYPE, True),
+        ("X.rank", 20, 100, OTHER_DTYPE, False),
+        ("X.rank", 1025, 6, OTHER_DTYPE, True),
         ("Sweep.tracked_rank", 1.0, 2.0, SAME, False),  # there p of the second is not kept
     ],
 )

@@ -199,7 +199,7 @@ def compare(recorded: Numbers, now: Numbers, tolerance: float) -> Iterator[tuple
     for name, value in recorded.items():
         for place, one, other in _leaves(value, now.get(name)):
             is_tie = _is_tie(recorded, now, name, place, tolerance)
-            allowed = math.inf if is_tie else _allowed(name, one, tolerance, first_is_sure=is_tie is False)
+            allowed = math.inf if is_tie else _allowed(name, one, other, tolerance, first_is_sure=is_tie is False)
             yield name + "".join(f"[{index}]" for index in place), one, other, allowed
 
 
@@ -217,13 +217,13 @@ def _leaves(one: Any, other: Any, place: tuple[int, ...] = ()) -> Iterator[tuple
         yield place, one, None if isinstance(other, list) else other
 
 
-def _allowed(name: str, value: Any, tolerance: float, first_is_sure: bool) -> float:
+def _allowed(name: str, value: Any, now: Any, tolerance: float, first_is_sure: bool) -> float:
     """What a number may differ by. Whole ones are the same or are not, but for ranks and what is counted over a threshold."""
-    if not isinstance(value, int | float):
+    if not isinstance(value, int | float) or not isinstance(now, int | float):
         return 0.0
     measure, bounded = name.rpartition(".")[2], min(tolerance, HALF)
-    if measure in RANKS:
-        return 0.0 if value <= 1 and first_is_sure else max(1.0, 10 * bounded * abs(value))
+    if measure in RANKS:  # of the smaller: to be the tenth and the first is not the same within any share of ten
+        return 0.0 if value <= 1 and first_is_sure else max(1.0, 10 * tolerance * min(value, now))
     if isinstance(value, int):  # bool is one
         return max(1.0, bounded * value) if name in COUNTS else 0.0
     return bounded if measure in BOUNDED else tolerance * max(1.0, abs(value))
