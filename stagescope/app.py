@@ -20,7 +20,7 @@ from textual.screen import Screen
 from textual.worker import WorkerFailed
 
 from stagescope import actions, paths, themes
-from stagescope.engine.protocol import Engine
+from stagescope.engine.protocol import Engine, Failure
 from stagescope.exports.formats import FORMATS
 from stagescope.readable import InAscii, Readable
 from stagescope.screens.asking import Asking
@@ -73,7 +73,7 @@ class StageApp(App[str]):
         self.console._color_system = COLOURS[color]
         self.glyph_filters = [InAscii()] if ascii_only else []
         self.engine_factory = engine_factory
-        self.engine = engine_factory()
+        self.engine = self._new_engine()
         self.explore = Explore(state, models, ascii_only, record, resumed)
         self.crash = self.remark = ""  # a line each, for stderr: an error of ours, and what was lost
         for own in themes.HOUSE:
@@ -99,7 +99,18 @@ class StageApp(App[str]):
     async def restart_engine(self) -> None:
         """Another engine in place of the one that died."""
         await self._close_engine()
-        self.engine = self.engine_factory()
+        self.engine = self._new_engine()
+
+    def _new_engine(self) -> Engine:
+        engine = self.engine_factory()
+        engine.ended = self._engine_ended
+        return engine
+
+    def _engine_ended(self, failure: Failure) -> None:
+        """Said at once: the next request may be minutes away."""
+        for screen in self.screen_stack:
+            if isinstance(screen, Explore | Asking):
+                screen.engine_ended(failure)
 
     async def _close_engine(self) -> None:
         try:

@@ -52,6 +52,20 @@ async def test_requests_before_any_load_are_failures(fresh):
         assert "Error" not in failure.message, failure  # a sentence, not the name of an exception
 
 
+async def test_a_child_killed_while_nothing_is_asked_says_so_and_one_that_is_closed_does_not(fresh):
+    child, told = fresh(), asyncio.get_running_loop().create_future()
+    child.ended = told.set_result
+    await ask(child, FindToken("a"))
+    child.kill()
+    failure = await asyncio.wait_for(told, WAIT)
+    assert failure.kind == "died" and "it was killed" in failure.message
+    other, told = fresh(), []
+    other.ended = told.append
+    await ask(other, FindToken("a"))
+    await other.close()
+    assert not told
+
+
 async def test_a_killed_child_ends_every_open_request(fresh, gpt2_dir):
     child = fresh()
     previewed = asyncio.Event()

@@ -544,6 +544,20 @@ async def test_tracking_a_typed_token_the_row_s_own_and_the_baseline_s():
 # ------------------------------------------------------------------------------------- failures, the census
 
 
+@pytest.mark.parametrize("key", ["", "f"])
+async def test_an_engine_that_ends_while_nothing_is_asked_is_told_at_once(key):
+    async with running() as (app, pilot, engine):
+        if key:
+            await pilot.press(key)
+            await until(pilot, lambda: isinstance(app.screen, LensScreen) and app.screen.running is None)
+        engine.ended(Failure("died", "the engine ended: it was killed.", ""))
+        await until(pilot, lambda: "engine stopped" in drawn(app) and "it was killed" in unwrapped(app))
+        await pilot.press("r")
+        await until(pilot, lambda: app.screen is app.explore and not app.explore.dead)
+        await settled(pilot)
+        assert engine.closed
+
+
 async def test_a_failure_is_shown_in_full_and_the_session_goes_on():
     async with running() as (app, pilot, engine):
         full = "Out of memory on cuda:0: 79 GiB of 80 GiB are in use by others."

@@ -7,7 +7,7 @@ import contextlib
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import IO
 
@@ -27,6 +27,7 @@ class ChildEngine:
     def __init__(self) -> None:
         self.process: asyncio.subprocess.Process | None = None
         self.failure: Failure | None = None  # why the child is gone; a new ChildEngine starts a new one
+        self.ended: Callable[[Failure], None] = lambda failure: None  # called when it ends by itself
         self._open: dict[int, asyncio.Queue[tuple[Reply | None, bool]]] = {}
         self._next = 0
         self._starting = asyncio.Lock()
@@ -117,9 +118,12 @@ class ChildEngine:
             self.kill()
             await self.process.wait()
         told = f"Its log is {paths.describe()['logs'] / LOG}."
+        is_closed = self.failure is not None
         self.failure = self.failure or Failure("died", f"the engine ended: {why}.", told)
         for replies in self._open.values():
             replies.put_nowait((self.failure, True))
+        if not is_closed:
+            self.ended(self.failure)
 
 
 def _open_log() -> IO:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import re
 import zlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 
 import numpy as np
@@ -69,6 +69,7 @@ class FakeEngine:
         self.gates: dict[type, asyncio.Event] = {}
         self.failures: dict[type, list[Failure]] = {}
         self.closed = False
+        self.ended: Callable[[Failure], None] = lambda failure: None
         self.texts = {_id(word): printable(word) for word in WORDS}
         self.loaded = asyncio.Event()
         self.info = ModelInfo(

@@ -9,7 +9,7 @@ cause_messages.py, of two readings side by side in compare_messages.py, of conti
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -327,6 +327,8 @@ Reply = (
 
 
 class Engine(Protocol):
+    ended: Callable[[Failure], None]  # called when it ends by itself, also while nothing is asked
+
     def ask(self, request: Request) -> AsyncIterator[Reply]:
         """Replies in order; the last is the result or a Failure. For Read the latest request wins: an older one
         ends with Failure("cancelled"). Closing the iterator (aclose) cancels the request."""
