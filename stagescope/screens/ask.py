@@ -17,7 +17,7 @@ from stagescope.screens.widgets.line import Field, Line
 Result = TypeVar("Result")
 
 
-class Answer(Field):
+class AnswerField(Field):
     async def action_submit(self) -> None:
         """At once: what was typed after Enter is meant for the screen below."""
         self.screen.dismiss(self.text)
@@ -59,7 +59,7 @@ class Ask(Question[str | None]):
         self.early: list[events.Event] = []  # keys of one burst, as a slow line delivers them, before the field is there
 
     def below(self) -> Sequence[Widget]:
-        self.field = Answer(self.proposed, id="answer")
+        self.field = AnswerField(self.proposed, id="answer")
         return (self.field,)
 
     def on_mount(self) -> None:  # Textual calls Question's as well
