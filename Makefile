@@ -13,7 +13,7 @@ run: $(READY)
 
 test: $(READY)
 	@$(BIN)/stagescope models pull >/dev/null
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --durations=20
 
 shapes: $(READY)
 	$(BIN)/python tests/shape_checks.py
