@@ -137,15 +137,15 @@ def test_a_token_followed_is_given_by_its_text_where_that_is_its_own():
         unnamed = replace(answer, replies=(replace(answer.last, followed=(replace(five, text=other),)),))
         assert again.command(unnamed) == ""
     (reading,) = ask(Read(PROMPT, tracked=7))
-    for text, words in {" Paris": ["--top", "8", "--track", " Paris"], "Paris": None}.items():
+    for text, words in {" Paris": ["--track", " Paris"], "Paris": ["--track-id", "7"]}.items():
         told = again.command(replace(reading, replies=(replace(reading.last, texts={7: text}),)))
-        assert told == "" if words is None else shlex.split(told)[1:] == ["read", *words, PROMPT]
+        assert shlex.split(told)[1:] == ["read", "--top", "8", *words, PROMPT]
 
 
 @pytest.mark.parametrize(
     "request_",
     [
-        *(Read(PROMPT, tracked=7), TakeSweep((PROMPT,), tracked=7), TakeAttribution(PROMPT, tracked=7), TakeProbe(tokens=(7,))),
+        *(TakeSweep((PROMPT,), tracked=7), TakeAttribution(PROMPT, tracked=7), TakeProbe(tokens=(7,))),
         *(TakeComparison(Read(PROMPT, tracked=7), EDITED), TakeComparison(Read(PROMPT), replace(EDITED, tracked=7))),
         TakeComparison(EDITED, Read("-")),  # --with-prompt=- reads standard input
         *(TakeComparison(Read(PROMPT, top=3), replace(EDITED, top=3)), SweepCorpus("a.txt", schedules=("drop 1",))),

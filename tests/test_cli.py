@@ -110,6 +110,8 @@ def test_a_token_is_followed_through_the_depths(capsys) -> None:
     told = stagescope(capsys, "read", PROMPT, "--track", "London").out
     (line,) = [line for line in told.splitlines() if line.split()[:1] == ["29"]]
     assert "follow  ·London, its rank and p" in told and f" {last['tracked_rank'][-1]:.0f} " in line
+    by_id = json.loads(stagescope(capsys, "read", PROMPT, "--track-id", str(made["tracked"][0]["id"]), "--json").out)
+    assert by_id["tracked"] == made["tracked"] and by_id["depths"][-1]["tracked_p"] == last["tracked_p"]
     assert "rank" not in stagescope(capsys, "read", PROMPT).out
 
 
@@ -118,6 +120,8 @@ def test_a_token_is_followed_through_the_depths(capsys) -> None:
     [
         (["read", "x", "--track", "two words"], 2, "“two words” is"),
         (["read", "x", "--track", ""], 2, "names no token"),
+        (["read", "x", "--track-id", "99999999"], 2, "there is no token 99999999"),
+        (["read", "x", "--track-id", "7", "--track", "a"], 2, "not allowed with"),
         (["read", ""], 2, "the prompt is empty"),
         (["read", "x", "--edit", "drop 99"], 2, "layer 99 is out of range"),
         (["read", "x", "--edit", "drop 3; drop 3"], 2, "dropped"),

@@ -633,7 +633,7 @@ async def test_quitting_hands_back_the_command_and_closes_the_engine():
     assert engine.closed
 
 
-@pytest.mark.parametrize(("token", "words"), [(" Paris", "--track ' Paris' "), ("Paris", ""), (" \\u{1b}", "")])
+@pytest.mark.parametrize(("token", "words"), [(" Paris", "--track ' Paris' "), ("Paris", "--track-id 7 "), (" \\u{1b}", "--track-id 7 ")])
 async def test_the_command_names_the_token_that_is_followed_where_its_text_finds_it(token, words):
     async with running() as (app, _, _):
         app.explore.track(Token(7, token))

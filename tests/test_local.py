@@ -141,3 +141,9 @@ def test_out_of_memory_is_a_sentence_and_the_engine_lives(llama, monkeypatch) ->
                 last(engine, Read(TEXT))
         assert refused.value.failure.kind == "memory"
     assert last(engine, Read(TEXT)).n_depths == 7
+
+
+def test_what_was_asked_for_is_what_the_model_is_said_to_be_until_its_weights_are_there(llama) -> None:
+    assert (preview(llama).info.dtype, preview(llama).info.device) == ("float32", "cpu")
+    early = preview(llama, dtype="bfloat16", device="cuda:1").info
+    assert (early.loaded, early.dtype, early.device) == (False, "bfloat16", "cuda:1")

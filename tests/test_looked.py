@@ -3,7 +3,7 @@
 import pytest
 
 from stagescope import actions
-from stagescope.engine.protocol import FindHeads, Generate, Load, Read, Request, TakeCensus, TakeSweep
+from stagescope.engine.protocol import FindHeads, Generate, Load, Read, Request, ShowPattern, TakeCensus, TakeSweep
 from stagescope.sessions.events import plain
 from stagescope.sessions.looked import OF_SCREEN, looked_at
 
@@ -32,6 +32,8 @@ def events(*happened: Request | str) -> list[dict]:
         ((EDIT, "sweep", SWEEP, "explore", "write", TEXT, SWEEP), TEXT),
         ((EDIT, "write", TEXT, "explore", "heads", SWEEP), EDIT),  # the heads did not come
         ((EDIT, "neurons", TakeCensus()), TakeCensus()),
+        ((EDIT, "heads", FindHeads(), ShowPattern("a", 1, 2)), FindHeads()),  # the table, and beside it one head's pattern
+        ((EDIT, "heads", ShowPattern("a", 1, 2)), ShowPattern("a", 1, 2)),
         ((TakeCensus(),), TakeCensus()),
         ((EDIT, "of tomorrow", SWEEP), EDIT),
         ((), None),

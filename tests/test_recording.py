@@ -378,7 +378,8 @@ async def test_a_folder_that_cannot_be_written_is_told_and_the_app_goes_on(home)
         await pilot.press("d")
         await settled(pilot)
         await pilot.press("n")
-        await until(pilot, lambda: "there is no note: the session cannot be written" in drawn(app))
+        await answer(pilot, "kept until then")
+        await until(pilot, lambda: "the note goes into it when it can" in drawn(app))
         assert app.explore.reading.schedule == "drop 11" and "rec failed" in drawn(app)
         (home / "data" / "sessions").unlink()
         await pilot.press("down", "a")
@@ -387,9 +388,22 @@ async def test_a_folder_that_cannot_be_written_is_told_and_the_app_goes_on(home)
         app.leave()
     assert [event["schedule"] for event in events("schedule")][-1] == "drop 11; attn-off 10"
     assert events("prompt")[0]["prompt"] == PROMPT and events()[0]["event"] == "session" and events()[0]["model"]
+    assert [event["note"] for event in events("note")] == ["kept until then"]
 
 
-async def test_an_app_begun_on_a_full_disk_records_when_there_is_room(monkeypatch):
+async def test_an_app_that_could_never_record_begins_nothing_as_it_ends(home, monkeypatch):
+    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
+    (home / "data").mkdir(parents=True)
+    (home / "data" / "sessions").touch()
+    async with running(record=True) as (app, pilot, _):
+        await until(pilot, lambda: "rec failed" in drawn(app))
+        (home / "data" / "sessions").unlink()
+        app.explore.recorder.end()  # and then it draws once more
+        app.explore.draw_status()
+        assert not (home / "data" / "sessions").exists() and app.explore.recorder.file is None
+
+
+async def test_an_app_begun_on_a_full_disk_records_when_there_is_room(home, monkeypatch):
     write, is_full = os.write, True
 
     def full(descriptor, data):
@@ -416,7 +430,7 @@ async def test_an_app_begun_on_a_full_disk_records_when_there_is_room(monkeypatc
         await settled(pilot)
         await until(pilot, lambda: "rec failed" in drawn(app))
         app.leave()
-    assert len(list(files.session_files())) == 1  # that which a full disk took nothing of is gone
+    assert len(list((home / "data" / "sessions").iterdir())) == 1  # that which a full disk took nothing of is gone
     assert "was not kept to its end" in app.remark
 
 

@@ -306,6 +306,14 @@ def test_a_seed_has_as_many_digits_as_it_may_have():
     assert not session.warnings and session.events[-1]["request"]["seed"] == 2**63 - 1
 
 
+def test_what_stands_in_the_folder_s_place_is_told(home):
+    (home / "data").mkdir(parents=True)
+    (home / "data" / "sessions").touch()
+    for look in (lambda: find("last"), lambda: list(files.all_sessions())):
+        with pytest.raises(SessionError, match="is no folder"):
+            look()
+
+
 def test_an_unwritable_place_is_told(home):
     (home / "data").write_text("a file in the folder's place")
     with pytest.raises(SessionError, match="no session can be kept"):

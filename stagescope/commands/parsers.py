@@ -35,7 +35,7 @@ COMMANDS = {
 
 VALUE_OPTIONS = (
     *("--model", "-m", "--device", "--dtype", "--threads", "--memory", "--bos", "--edit", "--position", "--lens"),
-    *("--top", "--corpus", "--kind", "--schedules", "--track", "--tokens", "--window", "--svg", "--layer", "--follow", "--out", "-k"),
+    *("--top", "--corpus", "--kind", "--schedules", "--track", "--track-id", "--tokens", "--window", "--svg", "--layer", "--follow", "--out", "-k"),
     *("--head", "--pieces", "--suffix", "--token", "--contexts", "--with-edit", "--with-prompt", "--with-model", "--session"),
     *("--temperature", "--top-k", "--top-p", "--seed", "--generate", "--color"),
 )
@@ -100,7 +100,9 @@ def command_parser(command: str) -> argparse.ArgumentParser:
         parser.add_argument("--position", type=int, default=-1, metavar="P", help="token position, -1 is the last")
         parser.add_argument("--top", type=_positive, default=5, metavar="K", help="top tokens at each depth (5)")
         parser.add_argument("--lens", default="standard", choices=("standard", "v1"))
-        parser.add_argument("--track", type=_token, metavar="TEXT", help="the token to follow, its rank at each depth (default: the baseline's top token)")
+        followed = parser.add_mutually_exclusive_group()
+        followed.add_argument("--track", type=_token, metavar="TEXT", help="the token to follow, its rank at each depth (default: the baseline's top token)")
+        followed.add_argument("--track-id", type=int, metavar="N", help="the same by its id")
     if command == "models":
         parser.add_argument("action", nargs="?", default="list", choices=("list", "pull", "info"))
         parser.add_argument("name", nargs="?", help="the model (default: --model)")

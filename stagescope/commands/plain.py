@@ -89,7 +89,7 @@ def read(args: argparse.Namespace) -> int:
     load = load_request(args)
     from stagescope.engine.protocol import Read
 
-    request = Read(prompt_of(args.prompt), args.edit, args.position, args.top, args.lens, part="whole")
+    request = Read(prompt_of(args.prompt), args.edit, args.position, args.top, args.lens, args.track_id, part="whole")
     return _read(load, request, args.quiet, args.color, args.json, args.track)
 
 
@@ -124,7 +124,7 @@ def _read(load: Load, request: Read, quiet: bool, color: str | None, as_json: bo
     if as_json:
         print_json({**reading_json(reading), "position": request.position % len(reading.tokens)})
     else:
-        print_lines(*reading_text(reading, request.position, followed=track is not None), color=color)
+        print_lines(*reading_text(reading, request.position, followed=track is not None or request.tracked is not None), color=color)
     return 0
 
 

@@ -105,7 +105,9 @@ class LocalEngine(AtHand):
         self.free()
         self.net = self.averages = self.census = None
         self.request, self.tokenizer, self.certain = request, tokenizer, certain
-        self.info, self.ends = replace(preview, fingerprint=fingerprint, prefix=prefix), directory.end_tokens(located.directory)
+        wanted = {"dtype": preview.dtype if request.dtype == "auto" else request.dtype, "device": request.device or preview.device}
+        self.info = replace(preview, fingerprint=fingerprint, prefix=prefix, **wanted)
+        self.ends = directory.end_tokens(located.directory)
         yield self.info
         from stagescope.engine import (  # torch and transformer_lens: seconds
             load,

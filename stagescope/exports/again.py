@@ -129,13 +129,11 @@ def _words(answer: Answer) -> tuple[list[str], list[str]] | None:
     return None
 
 
-def _read_words(request: Read, tracked: str) -> tuple[list[str], list[str]] | None:
+def _read_words(request: Read, tracked: str) -> tuple[list[str], list[str]]:
     words = _options(request, schedule="--edit", position="--position", lens="--lens")
     words += ["--top", str(request.top)] if request.top != TOP else []
     if request.tracked is not None:
-        if not _can_be_named(tracked):
-            return None
-        words += ["--track", tracked]
+        words += ["--track", tracked] if _can_be_named(tracked) else ["--track-id", str(request.tracked)]
     return ["read", *words], [request.prompt]
 
 

@@ -306,8 +306,7 @@ class ExploreKeys(Frame):
         """The shell command that prints this reading."""
         at = self.position(self.output) if self.output else self.at
         request = replace(self.wanted(), position=-1 if at == len(self.tokens) - 1 else at, top=again.TOP)
-        told = again.read_command(self.load, request, self.tracked_text)
-        return told or again.read_command(self.load, replace(request, tracked=None))  # what else there is to say of it
+        return again.read_command(self.load, request, self.tracked_text)
 
     async def action_models(self) -> None:
         entries = await asyncio.to_thread(self.models)  # looks through the disk

@@ -84,7 +84,7 @@ class ExploreRecording(Frame):
     def record_changes(self, rests: bool = False) -> None:
         """Write what came to be looked at since the last time. rests: a line being typed and the cursor too."""
         recorder = self.recorder
-        if recorder.file is None and recorder.failed and self.info is not None:
+        if recorder.file is None and recorder.wanted and recorder.failed and self.info is not None:
             recorder.begin(self.info, self.state())
         if recorder.file is None:
             return
@@ -157,7 +157,7 @@ class ExploreRecording(Frame):
     # ---------------------------------------------------------------------------------------- notes, names
 
     def action_note(self) -> None:
-        if self.recorder.file is None:
+        if self.recorder.file is None and not self.recorder.failed:
             self.say(f"there is no note: {self.why_not_recorded()}")
         else:
             question = "Note, kept in the session; words that begin with # are tags. Enter, or esc."
@@ -172,6 +172,8 @@ class ExploreRecording(Frame):
             is_kept = self.recorder.write({"event": "tags", "tags": tags})
         if is_kept:
             self.say("noted" + (f"; tagged {', '.join(map(printable, tags))}" if tags else ""))
+        elif self.recorder.file is None:
+            self.say("the session cannot be written: the note goes into it when it can")
         self.draw_status()
 
     def action_name(self) -> None:

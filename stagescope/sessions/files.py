@@ -342,11 +342,14 @@ def find(name: str, whole: bool = False) -> Path:
 
 
 def session_files() -> list[Path]:
-    """Those of the data folder, that written last first."""
+    """Those of the data folder, that written last first. Raises SessionError where something else is in its place."""
     folder, found = paths.describe()["data"] / "sessions", []
+    if folder.exists() and not folder.is_dir():
+        raise SessionError(f"{printable(str(folder))} is no folder: no session can be kept or found there until it is out of the way")
     for path in folder.glob(f"*{SUFFIX}"):
         with contextlib.suppress(OSError):  # of another process that has just removed it
-            found.append((path.stat().st_mtime_ns, path.stem, path))
+            if (about := path.stat()).st_size:  # a full disk took nothing of the others
+                found.append((about.st_mtime_ns, path.stem, path))
     return [path for _, _, path in sorted(found, reverse=True)]
 
 
@@ -354,5 +357,4 @@ def all_sessions() -> Iterator[Session]:
     """Those of the data folder that can be read, the latest first, without their numbers."""
     for path in session_files():
         with contextlib.suppress(SessionError):
-            if (session := read(path, numbers=False)).events:
-                yield session
+            yield read(path, numbers=False)

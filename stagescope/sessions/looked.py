@@ -24,7 +24,7 @@ from stagescope.engine.protocol import (
 from stagescope.sessions.events import Event
 from stagescope.sessions.replay import Step, steps
 
-OF_SCREEN = {  # place of the screen on top -> what it shows
+OF_SCREEN = {  # place of the screen on top -> what it gives away, the first that there is
     "sweep": (TakeSweep, SweepCorpus),
     "lens": (TakeLens,),
     "attention": (TakeEvidence,),
@@ -50,6 +50,6 @@ def looked_at(events: Sequence[Event], event: int | None = None) -> Step | None:
         return found[-1]
     opened = next((index for index, event in reversed(list(enumerate(events))) if event["event"] == "screen"), -1)
     kinds = OF_SCREEN.get(str(events[opened].get("screen")), ()) if opened >= 0 else ()
-    shown = [step for step in found if step.event > opened and isinstance(step.request, kinds)]
+    shown = [[step for step in found if step.event > opened and isinstance(step.request, kind)] for kind in kinds]
     readings = [step for step in found if isinstance(step.request, Read)]
-    return next((of[-1] for of in (shown, readings, found) if of), None)
+    return next((of[-1] for of in (*shown, readings, found) if of), None)

@@ -30,6 +30,7 @@ class Recorder:
     file: files.Recording | None = None  # once the model is known
     recorded: State = State()  # what the file says is looked at
     failed: bool = False  # the last event could not be written
+    waiting: list[Event] = field(default_factory=list)  # until there can be a file
     numbered: Set[tuple[Read, int]] = field(default_factory=frozenset)  # readings and positions whose numbers the file has
 
     def begin(self, info: ModelInfo, now: State) -> None:
@@ -56,6 +57,7 @@ class Recorder:
     def write(self, event: Event) -> bool:
         """Append an event, if there is a session. Whether it is in the file."""
         if self.file is None:
+            self.waiting += [event] if self.wanted and self.failed else []
             return False
         try:
             self.file.write(event)
@@ -75,6 +77,9 @@ class Recorder:
         before, self.recorded = self.recorded, now  # first: a write that fails is told, and what draws that comes here
         for event in changes(before, now):
             self.write(event if numbers is None or event["event"] != "cursor" else {**event, "numbers": numbers})
+        late, self.waiting = self.waiting, []
+        for event in late:
+            self.write(event)
 
     def model(self, info: ModelInfo, load: Load) -> None:
         """What is known of the model once its weights are there. What the cache had before may not be what they say."""
@@ -105,11 +110,12 @@ class Recorder:
         self.write({"event": "answer", "request": plain(request), "kind": kind, "numbers": short.of_replies(replies)})
 
     def end(self) -> str:
-        """Close the file. What was lost, in a line; "" mostly."""
-        file, self.file = self.file, None
+        """Close the file; there will be no other. What was lost, in a line; "" mostly."""
+        file, self.file, self.wanted = self.file, None, False
+        lost = "" if file is not None or not self.failed else "the session was not kept: there was no place for it"
         try:
             if file is not None:
                 file.close()
         except SessionError as error:
             return f"the session was not kept to its end: {error}"
-        return ""
+        return lost
