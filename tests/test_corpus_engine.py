@@ -126,7 +126,7 @@ def test_a_recalled_answer_is_of_the_model_as_it_ran(directory, request_):
     early = preview(directory, dtype="bfloat16")
     early.info = replace(early.info, name="by another name")
     (found,) = early.known(replace(request_, window=30))
-    assert early.info.dtype == "float32" and np.isnan(early.info.noise_kl)  # before the weights
+    assert (early.info.dtype, early.info.loaded) == ("bfloat16", False) and np.isnan(early.info.noise_kl)  # before the weights
     model = found.model
     assert (model.dtype, model.device, model.noise_kl) == ("bfloat16", "cpu", first.model.noise_kl)
     assert (model.warnings, model.loaded, model.prefix) == (("it is odd.",), True, first.model.prefix)

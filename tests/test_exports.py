@@ -413,7 +413,7 @@ def test_the_command_line_asks_for_the_same_through_a_shell():
 
 
 def test_no_command_is_given_where_none_asks_for_the_same():
-    for request in (Read(PROMPT, tracked=7), ShowNeurons(top=3), TakeSweep((PROMPT,), schedules=("drop 1",))):
+    for request in (ShowNeurons(top=3), TakeSweep((PROMPT,), schedules=("drop 1",))):
         assert again.command(ask(request)[0]) == ""
     (answer,) = ask(TakeComparison(Read(PROMPT), Read(PROMPT, "drop 3")))
     assert again.command(replace(answer, position=2)).endswith("--with-edit 'drop 3' --position 2 'The capital of France is'")
