@@ -25,6 +25,7 @@ from stagescope.exports.formats import FORMATS
 from stagescope.readable import InAscii, Readable
 from stagescope.screens.asking import Asking
 from stagescope.screens.explore import Explore
+from stagescope.screens.frame import Frame
 from stagescope.screens.sharing import Sharing
 from stagescope.sessions.events import State
 from stagescope.sessions.files import Session
@@ -109,7 +110,7 @@ class StageApp(App[str]):
     def _engine_ended(self, failure: Failure) -> None:
         """Said at once: the next request may be minutes away."""
         for screen in self.screen_stack:
-            if isinstance(screen, Explore | Asking):
+            if isinstance(screen, Frame):
                 screen.engine_ended(failure)
 
     async def _close_engine(self) -> None:

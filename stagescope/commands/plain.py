@@ -98,7 +98,7 @@ def _read(load: Load, request: Read, quiet: bool, color: str | None, as_json: bo
     from dataclasses import replace
 
     from stagescope.engine.local import LocalEngine
-    from stagescope.engine.protocol import FindToken
+    from stagescope.engine.protocol import FindToken, ModelInfo
 
     engine = LocalEngine()
 
@@ -108,7 +108,7 @@ def _read(load: Load, request: Read, quiet: bool, color: str | None, as_json: bo
     def work() -> Iterator[Reply]:
         for reply in engine.answer(load):
             yield reply
-            is_early = engine.info is not None and not engine.info.loaded and (track is None or engine.tokenizer)
+            is_early = isinstance(reply, ModelInfo) and not reply.loaded and (track is None or engine.tokenizer is not None)
             if is_early and (found := engine.known(asked())):
                 yield from found
                 return

@@ -67,6 +67,8 @@ class Generation(Told):
 
         Of two texts, which are written together; of many a later wave may not have begun (generation.take).
         """
+        if self.complete:
+            return self
         n = max(map(self.length, range(len(self.schedules))))
         arrays = {name: value[:, :n] for name, value in vars(self).items() if isinstance(value, np.ndarray) and value.ndim == 2}
         return replace(self, asked=replace(self.asked, tokens=n), complete=True, **arrays)

@@ -182,10 +182,6 @@ class Asking(Sharing):
             self.failure = words.failure(reply)
             self.dead = self.dead or reply.kind == "died"
 
-    def engine_ended(self, failure: Failure) -> None:
-        self.dead, self.failure = True, words.failure(failure)
-        self.draw_status()
-
     def ask_token(self, question: str, top: Token | None, follow: Callable[[Token | None], None]) -> None:
         """A dialog for the token to follow, `top` proposed; follow gets None where nothing was typed."""
 

@@ -315,10 +315,6 @@ class Explore(ExploreKeys, ExploreBeside, ExploreJobs, ExploreRecording, Sharing
             self.census_wanted = False
         self.draw_status()
 
-    def engine_ended(self, failure: Failure) -> None:
-        self.dead, self.failure = True, words.failure(failure)
-        self.draw_status()
-
     def _point_chosen(self, screen: Asking, chosen: Chosen | None) -> None:
         """The maps that were made meanwhile go beside the rows."""
         if isinstance(screen, StagesScreen):

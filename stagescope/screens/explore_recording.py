@@ -84,7 +84,7 @@ class ExploreRecording(Frame):
     def record_changes(self, rests: bool = False) -> None:
         """Write what came to be looked at since the last time. rests: a line being typed and the cursor too."""
         recorder = self.recorder
-        if recorder.file is None and recorder.wanted and recorder.failed and self.info is not None:
+        if recorder.has_no_place and self.info is not None:
             recorder.begin(self.info, self.state())
         if recorder.file is None:
             return

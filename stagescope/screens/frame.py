@@ -1,16 +1,20 @@
-"""What the explore and the sweep screen share: remarks in the status line, and what a terminal too small is told."""
+"""What the explore and the sweep screen share: remarks in the status line, an engine that ended, and what a terminal
+too small is told."""
 
 from __future__ import annotations
 
 from textual import events
 from textual.screen import Screen
 
+from stagescope.engine.protocol import Failure
+from stagescope.screens import words
+
 SMALLEST = (60, 16)
 NOTE = 8.0  # seconds a remark stays in the status line
 
 
 class Frame(Screen):
-    """Of a screen that has `draw`, `draw_status` and a line `small`."""
+    """Of a screen that has `draw`, `draw_status`, a line `small`, and `failure` and `dead` of the engine."""
 
     note, note_timer = "", None
 
@@ -24,6 +28,10 @@ class Frame(Screen):
 
     def _unsay(self) -> None:
         self.note = ""
+        self.draw_status()
+
+    def engine_ended(self, failure: Failure) -> None:
+        self.dead, self.failure = True, words.failure(failure)
         self.draw_status()
 
     def on_resize(self, event: events.Resize) -> None:

@@ -119,7 +119,7 @@ class Player(Explore, inherit_bindings=False):
     def _failed(self, job: str, reply: Failure) -> None:
         """A device that this machine does not have is said, and the session is watched on another."""
         load = self.jobs[job][0] if job == "load" and job in self.jobs else None
-        if load is None or reply.kind != "usage" or load.device is None or "device" in self.other:
+        if load is None or not replay.may_lack_device(reply, load, self.other):
             super()._failed(job, reply)
             return
         self.other = {**self.other, "device": None}

@@ -95,9 +95,7 @@ class WriteScreen(Listing):
 
     def answer(self) -> Answer | None:
         """As far as it is written, which is all of a shorter text."""
-        found = self.generation
-        if found is not None and not found.complete:
-            found = found.as_far()
+        found = self.generation and self.generation.as_far()
         return found and Answer(self.load, self.info, found.asked, (found,))
 
     def under_cursor(self) -> tuple[dict[str, Any], str]:

@@ -326,16 +326,16 @@ def find(name: str, whole: bool = False) -> Path:
     if name == "last" and files:
         return files[0]
     found = [path for path in files if path.stem == name]
-    begin = [path for path in files if name and path.stem.startswith(name)]
-    found = found or ([] if whole else begin)
+    longer = [path for path in files if name and path.stem.startswith(name)]
+    found = found or ([] if whole else longer)
     found = found or [session.path for session in all_sessions() if name and session.name == name]
     if len(found) == 1:
         return found[0]
     if found:
         several = ", ".join(printable(path.stem) for path in found[:5])
         raise SessionError(f"{len(found)} sessions are called {printable(name)}: {several}: give more of the id")
-    if begin:
-        raise SessionError(f"{printable(name)} is only the beginning of an id: give the whole of it, such as {printable(begin[0].stem)}")
+    if longer:
+        raise SessionError(f"{printable(name)} is only the beginning of an id: give the whole of it, such as {printable(longer[0].stem)}")
     if not files:
         raise SessionError(f"there is no session {printable(name)}, nor any other: the app records one when it runs")
     raise SessionError(f"there is no session {printable(name)}: `stagescope session list` tells which there are")

@@ -33,6 +33,11 @@ class Recorder:
     waiting: list[Event] = field(default_factory=list)  # until there can be a file
     numbered: Set[tuple[Read, int]] = field(default_factory=frozenset)  # readings and positions whose numbers the file has
 
+    @property
+    def has_no_place(self) -> bool:
+        """There should be a file, and there could be none yet."""
+        return self.file is None and self.wanted and self.failed
+
     def begin(self, info: ModelInfo, now: State) -> None:
         """A new session, or that of before goes on; again and again where the disk has no place for one."""
         before, self.goes_on = self.goes_on, None
@@ -56,8 +61,9 @@ class Recorder:
 
     def write(self, event: Event) -> bool:
         """Append an event, if there is a session. Whether it is in the file."""
+        if self.has_no_place:
+            self.waiting.append(event)
         if self.file is None:
-            self.waiting += [event] if self.wanted and self.failed else []
             return False
         try:
             self.file.write(event)
@@ -111,8 +117,8 @@ class Recorder:
 
     def end(self) -> str:
         """Close the file; there will be no other. What was lost, in a line; "" mostly."""
+        lost = "the session was not kept: there was no place for it" if self.has_no_place else ""
         file, self.file, self.wanted = self.file, None, False
-        lost = "" if file is not None or not self.failed else "the session was not kept: there was no place for it"
         try:
             if file is not None:
                 file.close()

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from stagescope import __version__
 from stagescope.answers import collected
 from stagescope.engine import wire
-from stagescope.engine.protocol import EngineError, Load, ModelInfo, Progress, Read, Reading, Request
+from stagescope.engine.protocol import EngineError, Failure, Load, ModelInfo, Progress, Read, Reading, Request
 from stagescope.reports import reading as report
 from stagescope.sessions import short
 from stagescope.sessions.events import Event, libraries, load_of
@@ -127,7 +127,7 @@ def replay(
             try:
                 yield from _loading(engine, load)
             except EngineError as error:
-                if error.failure.kind != "usage" or load.device is None or "device" in (other or {}):
+                if not may_lack_device(error.failure, load, other or {}):
                     raise
                 yield from _loading(engine, replace(load, device=None))
                 remarks[f"{printable(load.device)[:40]} is not here: run on {engine.info.device}"] = None
@@ -165,6 +165,11 @@ def replay(
                 largest = max(largest, abs(recorded - this) / allowed)
     unread = len(session.warnings) + len(skipped)
     yield Compared(len(asked), numbers, unread, largest, tuple(differences), tuple(remarks))
+
+
+def may_lack_device(failure: Failure, load: Load, other: dict[str, Any]) -> bool:
+    """Whether what a recorded load failed for may be its device, which then gives way to what is here; one asked for now does not."""
+    return failure.kind == "usage" and load.device is not None and "device" not in other
 
 
 def _loading(engine: LocalEngine, load: Load) -> Iterator[Progress]:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from stagescope.engine import wire
-from stagescope.engine.protocol import CorpusSweep, Reading, Reply
+from stagescope.engine.protocol import CorpusSweep, Reading, Reply, Sweep
 
 MOST = 512  # numbers of an array that is kept whole
 MOST_PARTS = 64  # of a list of things that have numbers
@@ -22,7 +22,6 @@ _NOT_MEASURED = {
     *("model", "prompt", "tokens", "texts", "notes", "milliseconds", "cached", "source", "skipped"),
     *("tracked", "top_ids"),
 }
-_ASKED_FOR = {"Sweep": {"rows"}, "CorpusSweep": {"rows"}}  # schedules; the rows of neurons were found
 
 Numbers = dict[str, Any]
 
@@ -59,8 +58,9 @@ def of_replies(replies: Sequence[Reply]) -> Numbers:
         seen[name := type(reply).__name__] += 1
         name += f" {seen[name]}" if seen[name] > 1 else ""  # another kind beside does not shift them
         data, arrays = wire.flatten(reply)
-        measured = {field: value for field, value in data.items() if field not in _ASKED_FOR.get(type(reply).__name__, ())}
-        kept |= {f"{name}.{path}": value for path, value in _walk(measured, arrays, isinstance(reply, CorpusSweep))}
+        if isinstance(reply, Sweep | CorpusSweep):
+            del data["rows"]  # the schedules that were asked for; the rows of neurons were found
+        kept |= {f"{name}.{path}": value for path, value in _walk(data, arrays, isinstance(reply, CorpusSweep))}
     return kept
 
 
